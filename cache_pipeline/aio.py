@@ -31,6 +31,14 @@ async def finish(work: Awaitable[T]) -> T:
         raise
 
 
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but no longer than `seconds`, and clear it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
+
+
 async def run_in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
     """Run blocking work in a thread and await its end, even if the caller is cancelled.
 

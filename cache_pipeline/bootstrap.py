@@ -353,7 +353,6 @@ async def open_service(
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
             single_flight=await stack.enter_async_context(RedisSingleFlight(redis)),
             coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
-            redis=redis,
             clock=utc_now,
             tenant=settings.tenant,
             on_stored=on_stored,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from cache_pipeline.bootstrap import migrate_history, open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
@@ -57,9 +58,10 @@ async def partitions_of(events: AsyncIterator[Any]) -> AsyncIterator[FetchedPart
 
 @dataclass
 class World:
-    """A running service, and the administration interface of its vendor."""
+    """A running service, its Redis, and the administration interface of its vendor."""
 
     service: ReportService
+    redis: Redis
     admin: httpx.AsyncClient
     clock: SteppedClock
 
@@ -143,7 +145,11 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 accounts={name: {"main": account} for name in {"reportdata", *(each.platform for each in reports)}},
             )
             await asyncio.to_thread(migrate_history, settings, {each.name: each for each in reports or (REPORT,)})
-            async with open_service(settings) as service, httpx.AsyncClient(base_url=url) as admin:
-                yield World(replace(service, clock=clock), admin, clock)
+            async with (
+                open_service(settings) as service,
+                Redis.from_url(redis_database) as redis,
+                httpx.AsyncClient(base_url=url) as admin,
+            ):
+                yield World(replace(service, clock=clock), redis, admin, clock)
 
     return opened

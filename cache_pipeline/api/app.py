@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -20,10 +20,7 @@ from starlette.routing import Match
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas
 from cache_pipeline.api.auth import ApiKeyCache
-from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
-from cache_pipeline.api.jobs.idempotency import IdempotencyStore
-from cache_pipeline.api.jobs.job_events import JobEvents
-from cache_pipeline.api.jobs.queue import JobQueue, open_queue
+from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.known_urls import KnownUrls
 from cache_pipeline.api.middleware import (
     CorrelationMiddleware,
@@ -45,15 +42,19 @@ from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.report import Report
+from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
-from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
-from cache_pipeline.storage.redis.demand import DemandCounter
+from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
+from cache_pipeline.storage.redis.demand import RedisDemandCounter
+from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
+from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
+from cache_pipeline.storage.redis.job_events import RedisJobEvents
 
 _ROUTERS = (report_routes.router, job_routes.router, operation_routes.router)
 _POSTGRES_CONNECTIONS = 12
@@ -79,8 +80,6 @@ details (RFC 9457)."""
 def create_app(
     settings: Settings,
     *,
-    service: ReportService | None = None,
-    queue: JobQueue | None = None,
     reports: Mapping[str, Report] | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
@@ -88,9 +87,7 @@ def create_app(
 
     Args:
         settings: Settings of the deployment.
-        service: Answers queries; built from the settings by default, like ``queue`` and ``reports``.
-        queue: The queue of jobs.
-        reports: The declared reports by name.
+        reports: The declared reports by name; those of the settings' folder by default.
         clock: The current time in UTC.
     """
 
@@ -98,29 +95,29 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         declared = load_reports(settings) if reports is None else reports
         async with AsyncExitStack() as stack:
-            report_service = service or await stack.enter_async_context(
-                open_service(settings, declared=tuple(declared.values()))
-            )
+            report_service = await stack.enter_async_context(open_service(settings, declared=tuple(declared.values())))
             limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
             report_service = replace(report_service, limits=limits)
             pool = await stack.enter_async_context(
                 connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS)
             )
+            redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
             query_service = QueryService(
                 settings=settings,
                 report_service=report_service,
                 reports=declared,
                 quotas=await stack.enter_async_context(open_quotas(settings)),
                 jobs=PostgresJobStore(pool),
-                queue=queue or await stack.enter_async_context(open_queue(settings)),
-                events=JobEvents(report_service.redis),
+                queue=await stack.enter_async_context(open_queue(settings)),
+                events=RedisJobEvents(redis),
                 api_keys=ApiKeyCache(PostgresApiKeyStore(pool)),
-                rate_limiter=RateLimiter(report_service.redis, settings.api.requests_per_minute),
+                rate_limiter=RateLimiter(RedisRequestCounts(redis), settings.api.requests_per_minute),
                 parse_cache=ParseCache(clock),
-                counters=ProcessCounters(report_service.redis),
-                idempotency=IdempotencyStore(report_service.redis),
-                demand=DemandRecorder(lambda tenant: DemandCounter(report_service.redis, tenant, clock)),
-                heartbeats=WorkerHeartbeats(report_service.redis, settings.jobs.lease_seconds),
+                counters=ProcessCounters(RedisMetricCounts(redis)),
+                idempotency=RedisIdempotencyKeys(redis),
+                demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
+                heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
+                check_redis=partial(check_writable, redis),
                 status_queries=PostgresStatusQueries(pool),
                 manifest_cache=open_manifest_cache(settings),
                 coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
@@ -200,7 +197,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, render_invalid)
     app.add_exception_handler(HTTPException, render_http_error)
-    for kind in (RedisError, CachePipelineError, Exception):
+    for kind in (CachePipelineError, Exception):
         app.add_exception_handler(kind, render_error)
 
 

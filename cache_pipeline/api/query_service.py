@@ -6,16 +6,14 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
-from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
-from cache_pipeline.api.jobs.idempotency import IdempotencyStore
-from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
@@ -32,7 +30,7 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import JobStore, StatusQueries
+from cache_pipeline.storage.base import IdempotencyKeys, JobEvents, JobStore, StatusQueries, WorkerHeartbeats
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
 from cache_pipeline.telemetry.propagation import current_context
@@ -100,6 +98,7 @@ class QueryService:
         demand: Records which queries are requested.
         idempotency: Which job an idempotency key led to.
         heartbeats: The workers that are alive or lost, for the metrics.
+        check_redis: Raises an error unless Redis accepts writes.
         status_queries: The status of reports and jobs, for the metrics.
         manifest_cache: The manifest of the edge store, for the metrics.
         coalescer: Runs equal work of concurrent callers in this process once.
@@ -119,8 +118,9 @@ class QueryService:
     parse_cache: ParseCache
     counters: ProcessCounters
     demand: DemandRecorder
-    idempotency: IdempotencyStore
+    idempotency: IdempotencyKeys
     heartbeats: WorkerHeartbeats
+    check_redis: Callable[[], Awaitable[None]]
     status_queries: StatusQueries
     manifest_cache: ManifestCache
     coalescer: Coalescer[Any, None]
@@ -264,7 +264,7 @@ class QueryService:
         deadline = asyncio.get_running_loop().time() + seconds
         async with self.events.subscribe(job.id) as changed:
             while not job.state.is_finished and (remaining := deadline - asyncio.get_running_loop().time()) > 0:
-                await self.events.wait(changed, min(remaining, _POLL_SECONDS))
+                await wait_for_event(changed, min(remaining, _POLL_SECONDS))
                 job = await self.reload_job(job, tenant)
         return job
 

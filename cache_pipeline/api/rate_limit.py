@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cache_pipeline.api.problems import Problem
+from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.base import RequestCounts
 
 _WINDOW_SECONDS = 60
 _FLUSH_SECONDS = 1.0
@@ -49,8 +47,8 @@ class RateAllowance:
 class RateLimiter:
     """Counts the requests of each key in whole minutes."""
 
-    def __init__(self, redis: Redis, per_minute: int, now: Callable[[], float] = time.time) -> None:
-        self._redis = redis
+    def __init__(self, counts: RequestCounts, per_minute: int, now: Callable[[], float] = time.time) -> None:
+        self._counts = counts
         self._per_minute = per_minute
         self._now = now
         self._window = 0
@@ -83,19 +81,17 @@ class RateLimiter:
         return allowance
 
     async def flush(self) -> None:
-        """Add the pending counts to Redis, and read the counts of all processes."""
+        """Share the pending counts, and read those of all processes.
+
+        Raises:
+            RedisUnavailable: The counts stay pending.
+        """
         window, pending = self._window, dict(self._pending)
         if not pending:
             return
-        keys = list(pending)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                name = f"cache_pipeline:rate_limit:{key}:{window}"
-                pipeline.incrby(name, pending[key])
-                pipeline.expire(name, 2 * _WINDOW_SECONDS)
-            replies = cast("list[int]", await pipeline.execute())
+        totals = await self._counts.add(window, pending)
         if window == self._window:
-            for key, total in zip(keys, replies[0::2], strict=True):
+            for key, total in totals.items():
                 self._shared[key] = total
                 self._pending[key] -= pending[key]
 
@@ -103,5 +99,5 @@ class RateLimiter:
         """Flush once a second until cancelled. Without Redis each process counts by itself."""
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            with suppress(RedisError):
+            with suppress(RedisUnavailable):
                 await self.flush()

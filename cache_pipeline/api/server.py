@@ -16,8 +16,6 @@ import uvicorn
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.http_protocol import BoundedHttpProtocol
-from cache_pipeline.api.jobs.heartbeat import WorkerHeartbeats
-from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
@@ -26,10 +24,14 @@ from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
 from cache_pipeline.bootstrap import load_reports, open_service
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
+from cache_pipeline.storage.redis.counters import RedisMetricCounts
+from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
+from cache_pipeline.storage.redis.job_events import RedisJobEvents
 
 logger = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -124,6 +126,7 @@ async def run_worker(
         pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_CONNECT_SECONDS))
         leases = await stack.enter_async_context(connection_pool(url, 1))
         queue = await stack.enter_async_context(open_queue(settings))
+        redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
         worker = Worker(
             name=name,
             # An answer that the API would refuse need not be rendered.
@@ -132,13 +135,13 @@ async def run_worker(
             jobs=PostgresJobStore(pool),
             leases=PostgresJobStore(leases),
             queue=queue,
-            events=JobEvents(service.redis),
-            counters=ProcessCounters(service.redis),
+            events=RedisJobEvents(redis),
+            counters=ProcessCounters(RedisMetricCounts(redis)),
             settings=settings.jobs,
         )
         announce(name)
         logger.info("worker %s started", name)
-        heartbeats = WorkerHeartbeats(service.redis, settings.jobs.lease_seconds)
+        heartbeats = RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds)
         async with run_in_background(heartbeats.heartbeat(name)):
             await worker.run(stop)
         # Only after an orderly end: a worker that failed must count as lost.

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError
-
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.async_pool import connection_pool
@@ -62,19 +60,16 @@ async def read_activity(settings: Settings) -> Activity:
         jobs = {str(state): count for state, count in (await PostgresJobStore(pool).counts()).items()}
     if settings.redis_url is None:
         return Activity(asked, jobs, quota_problem="CACHE_PIPELINE_REDIS_URL is not set")
-    try:
-        return Activity(asked, jobs, await _quota(settings))
-    except (RedisError, OSError) as error:
-        return Activity(asked, jobs, quota_problem=f"Redis cannot be read ({type(error).__name__})")
-
-
-async def _quota(settings: Settings) -> list[ClientHeadroom]:
     async with open_quotas(settings) as quotas:
-        return [
+        headroom = [
             ClientHeadroom(account, each.client_id, each.state, each.used, policy.limit, each.remaining)
             for account, (policy, quota) in quotas.items()
             for each in await quota.snapshot()
         ]
+        # Without Redis a snapshot shows only what this process has sent itself, which is nothing.
+        if any(quota.outage_reason for _, quota in quotas.values()):
+            return Activity(asked, jobs, quota_problem="Redis cannot be used: check CACHE_PIPELINE_REDIS_URL")
+    return Activity(asked, jobs, headroom)
 
 
 def describe_activity(work: Activity) -> Iterator[str]:

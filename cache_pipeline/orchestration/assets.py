@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any
 
 import dagster as dg
-from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import report_columns, utc_now
 from cache_pipeline.errors import QueryError
@@ -310,7 +309,7 @@ async def _log_estimate(
         return {}
     try:
         plan = await estimate_backfill(service, engine, report, missing, lane, refetch=refetch)
-    except (QueryError, RedisError) as error:
+    except QueryError as error:
         context.log.info(f"{report.name}: no estimate: {error}")
         return {}
     context.log.info(f"{report.name}: {describe_estimate(plan, len(missing))}")

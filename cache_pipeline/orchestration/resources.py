@@ -18,11 +18,11 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.storage.base import History
+from cache_pipeline.storage.base import Demand, History
 from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.redis.demand import Demand, DemandCounter
+from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
@@ -137,7 +137,7 @@ class EngineResource(dg.ConfigurableResource[None]):
         settings = self.settings
         with reported_failures():
             async with open_redis(settings.required_redis_url()) as redis:
-                return await DemandCounter(redis, settings.tenant, utc_now).recent()
+                return await RedisDemandCounter(redis, settings.tenant, utc_now).recent()
 
     def staging(self) -> Staging:
         """Return the folder where fetched partitions are staged until their checks pass."""

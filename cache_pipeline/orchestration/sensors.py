@@ -53,8 +53,8 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.storage.base import Demand
 from cache_pipeline.storage.freshness import FreshnessRule
-from cache_pipeline.storage.redis.demand import Demand
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, PREFETCH_SENSOR = "incomplete_sensor", "unpublished_sensor", "prefetch_sensor"
 

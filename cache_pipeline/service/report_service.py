@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from redis.asyncio import Redis
-
 from cache_pipeline.errors import PlatformNotConfigured, SeriesMismatch
 from cache_pipeline.fetch.fetch_session import FetchEvent, FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
@@ -57,7 +55,6 @@ class ReportService:
         ledger: The record of every upstream query.
         single_flight: Lets one process at a time work on an answer or a chunk.
         coalescer: Shares one task between all identical callers of this process.
-        redis: The connection that the hot tier and single flight use.
         clock: The current time, in UTC.
         tenant: The tenant whose data it reads and writes.
         on_stored: Called with what was written to history.
@@ -74,7 +71,6 @@ class ReportService:
     ledger: Ledger
     single_flight: SingleFlight
     coalescer: Coalescer[Hit | Miss, ProgressEvent]
-    redis: Redis
     clock: Callable[[], datetime]
     tenant: str
     on_stored: OnStored = ignore_stored

@@ -1,11 +1,12 @@
 """What the rest of the package needs of its stores: the ports, and the values that cross them.
 
-PostgreSQL implements `History`, `Ledger`, `JobStore`, `ApiKeyStore` and `StatusQueries`, Redis `HotTier` and `SingleFlight`. The tests have `History`, `Ledger` and
-`SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
+PostgreSQL implements `History`, `Ledger`, `JobStore`, `ApiKeyStore` and `StatusQueries`, Redis the others. The tests have
+`History`, `Ledger` and `SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -418,6 +419,165 @@ class SingleFlight(Protocol):
 
     async def wait_for_release(self, name: str, interval: Interval | None = None) -> None:
         """Wait until a lock of any part of it is released, but only for a few seconds."""
+        ...
+
+
+# --- Counts and signals that the processes of the HTTP API share --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How often one interval of one series was requested.
+
+    Attributes:
+        series: The series' id.
+        report: The report's name.
+        interval: The interval as requested.
+        requests: Number of requests.
+        misses: How many of them could not be answered from the stores.
+    """
+
+    series: str
+    report: str
+    interval: Interval
+    requests: int
+    misses: int
+
+
+class DemandCounter(Protocol):
+    """Counts which queries a tenant's callers send, for a day."""
+
+    async def add(self, counts: Iterable[tuple[CanonicalQuery, int, int]]) -> None:
+        """Add each query's number of requests, and of those that missed.
+
+        Raises:
+            RedisUnavailable: The counts are lost.
+        """
+        ...
+
+    async def recent(self, hours: int = 1) -> list[Demand]:
+        """Return the demand of this hour and of the `hours` before it, most missed first.
+
+        Raises:
+            RedisUnavailable: Nothing can be read.
+        """
+        ...
+
+
+class MetricCounts(Protocol):
+    """The counts of the metrics, by names that the caller chooses."""
+
+    async def add(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
+        """Add to counts and to sums of seconds, all or none of them.
+
+        Raises:
+            RedisUnavailable: Nothing was added.
+        """
+        ...
+
+    async def read(self) -> dict[str, float]:
+        """Return the counts and sums by name.
+
+        Raises:
+            RedisUnavailable: Nothing can be read.
+        """
+        ...
+
+
+class RequestCounts(Protocol):
+    """The requests of each API key by minute."""
+
+    async def add(self, minute: int, requests: Mapping[str, int]) -> dict[str, int]:
+        """Add the requests of some keys in a minute since the epoch, and return the totals of these keys.
+
+        Raises:
+            RedisUnavailable: Nothing is known of other processes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class WorkerCounts:
+    """Workers at one moment.
+
+    Attributes:
+        alive: Workers that sent a heartbeat within the lease.
+        lost: Workers that fell silent lately without deregistering.
+    """
+
+    alive: int
+    lost: int
+
+
+class WorkerHeartbeats(Protocol):
+    """Which workers are alive, and which were lost without deregistering."""
+
+    async def heartbeat(self, name: str) -> None:
+        """Send a worker's heartbeat at regular intervals until cancelled."""
+        ...
+
+    async def deregister(self, name: str) -> None:
+        """Remove a worker that shuts down in order, so that it does not count as lost."""
+        ...
+
+    async def count(self) -> WorkerCounts:
+        """Count the workers that are alive and those that were lost.
+
+        Raises:
+            RedisUnavailable: Nothing can be read.
+        """
+        ...
+
+
+class JobEvents(Protocol):
+    """Announces changes of jobs. An event only says that a job's row may have changed, and may be lost: read the row too."""
+
+    async def publish(self, job_id: UUID) -> None:
+        """Announce that a job's row has changed."""
+        ...
+
+    def subscribe(self, job_id: UUID) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Yield an event that is set whenever the job changes while the block lasts."""
+        ...
+
+    async def listen(self) -> None:
+        """Pass events on to the subscribers of this process until cancelled."""
+        ...
+
+
+class IdempotencyKeyReused(CachePipelineError):
+    """An idempotency key was sent with another query before."""
+
+    http_status = 422
+    problem_type = "idempotency-key"
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was sent with another query", remedy="use a new key for each query")
+
+
+class IdempotencyKeys(Protocol):
+    """Remembers which job an idempotency key led to, for as long as a finished job is kept. Each caller has its own keys."""
+
+    async def find_job(self, caller_id: str, key: str, query_key: str) -> UUID | None:
+        """Return the job that a key led to before, or None if the key is new or led to an immediate answer.
+
+        Args:
+            caller_id: The id of the API key that sent the request.
+            key: The idempotency key as sent.
+            query_key: The key of the query's meaning.
+
+        Raises:
+            IdempotencyKeyReused: The key was sent with another query before.
+            RedisUnavailable: Nothing can be read.
+        """
+        ...
+
+    async def store_job(self, caller_id: str, key: str, query_key: str, job_id: UUID) -> None:
+        """Remember the job that a key led to.
+
+        Raises:
+            RedisUnavailable: It was not stored.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
@@ -22,6 +23,7 @@ from cache_pipeline.bootstrap import migrate_history
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.storage.redis.counters import RedisMetricCounts
 from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
 from cache_pipeline_tests.query.declared import declared
@@ -55,6 +57,7 @@ class Api:
     Attributes:
         http: A client of the API.
         vendor: A client of the simulated vendor's control endpoints.
+        redis: A client of its Redis.
         query_service: The query service of the application.
         settings: Settings of the deployment.
         app: The started application.
@@ -62,6 +65,7 @@ class Api:
 
     http: httpx.AsyncClient
     vendor: httpx.AsyncClient
+    redis: Redis
     query_service: QueryService
     settings: Settings
     app: FastAPI
@@ -81,7 +85,7 @@ class Api:
             self.query_service.jobs,
             self.query_service.queue,
             self.query_service.events,
-            ProcessCounters(self.query_service.report_service.redis),
+            ProcessCounters(RedisMetricCounts(self.redis)),
             self.settings.jobs.model_copy(update=changes),
         )
         stop = asyncio.Event()
@@ -161,7 +165,8 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
                 admin = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
-                api = Api(http, admin, app.state.query_service, settings, app)
+                redis = await stack.enter_async_context(Redis.from_url(redis_database))
+                api = Api(http, admin, redis, app.state.query_service, settings, app)
                 try:
                     yield api
                 finally:

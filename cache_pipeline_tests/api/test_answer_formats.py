@@ -113,7 +113,7 @@ async def test_stale_figures_are_served_while_revalidating(open_api):
         async with api.query_service.jobs._pool.connection() as connection:
             await connection.execute("DELETE FROM cache_pipeline_state.job")
         await asyncio.sleep(1.1)
-        await api.query_service.report_service.redis.flushdb()
+        await api.redis.flushdb()
         stale = await api.http.get(today)
         assert stale.status_code == 200
         assert int(stale.headers["Age"]) >= 1
@@ -138,7 +138,7 @@ async def test_long_answer_is_streamed_and_not_kept_hot(open_api, monkeypatch):
     async with open_api() as api:
         api.start_worker()
         rows = (await api.http.get(URL, headers={"Prefer": "wait=20"})).json()["rows"]
-        assert not await api.query_service.report_service.redis.keys("analytics:*")
+        assert not await api.redis.keys("analytics:*")
         as_csv = await api.http.get(URL, headers={"Accept": "text/csv"})
         assert "Content-Length" not in as_csv.headers
         assert [line[3] for line in csv.reader(io.StringIO(as_csv.text))][1:] == [str(row[3]) for row in rows]

@@ -6,6 +6,7 @@ from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.redis.counters import RedisRequestCounts
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.query.declared import declared
 
@@ -92,8 +93,8 @@ async def test_key_is_limited_to_its_requests_per_minute(open_api):
 async def test_requests_count_over_all_processes(open_api):
     async with open_api() as api:
         first = api.query_service.rate_limiter
-        second = type(first)(api.query_service.report_service.redis, 10, now=lambda: 1_000_000.0)
-        first = type(first)(api.query_service.report_service.redis, 10, now=lambda: 1_000_000.0)
+        second = type(first)(RedisRequestCounts(api.redis), 10, now=lambda: 1_000_000.0)
+        first = type(first)(RedisRequestCounts(api.redis), 10, now=lambda: 1_000_000.0)
         caller = Principal("key", "default", None, Lane.interactive)
         for _ in range(6):
             first.take(caller)

@@ -43,7 +43,7 @@ async def test_hit_from_history_needs_three_statements(open_api, postgres_databa
             url = f"/v1/reports/queue_hour?interval={DAY}"
             assert (await api.http.get(url, headers={"Prefer": "wait=20"})).status_code == 200
             await api.stop_workers()
-            await api.query_service.report_service.redis.flushdb()
+            await api.redis.flushdb()
             postgres.statements.clear()
             async with watched_redis(redis_database) as commands:
                 assert (await api.http.get(url)).status_code == 200

@@ -138,10 +138,7 @@ async def test_repeated_request_follows_same_job_to_end(open_api):
         await api.wait_until_finished(first.headers["Location"])
         done = await api.http.post("/v1/reports/queue_hour", json={"interval": DAY}, headers=once)
         assert done.status_code == 200
-        ttls = [
-            await api.query_service.report_service.redis.ttl(key)
-            for key in await api.query_service.report_service.redis.keys("*idempotency*")
-        ]
+        ttls = [await api.redis.ttl(key) for key in await api.redis.keys("*idempotency*")]
         assert len(ttls) == 1
         assert 0 < ttls[0] <= 24 * 3600
 

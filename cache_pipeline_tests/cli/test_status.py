@@ -61,4 +61,5 @@ def test_status_works_without_redis(run_cli, monkeypatch):
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", "redis://127.0.0.1:9/0")
     status = run_cli("status")
     assert "upstream queries: none" in status
-    assert "quota" in status
+    assert "quota: Redis cannot be used" in status
+    assert "0 of 300 used" not in status

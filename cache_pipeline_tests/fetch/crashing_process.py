@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from cache_pipeline.bootstrap import open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.storage.postgres.history import PostgresHistory
 from cache_pipeline.storage.postgres.ledger import PostgresLedger, open_ledger
@@ -132,7 +133,8 @@ async def _answer(order: dict[str, Any], run: dict[str, Any]) -> None:
     )
     async with (
         open_service(settings) as service,
-        RedisSingleFlight(service.redis, lease_seconds=lease) as single_flight,
+        open_redis(order["redis"]) as redis,
+        RedisSingleFlight(redis, lease_seconds=lease) as single_flight,
     ):
         with open_ledger(order["postgres"], timedelta(seconds=lease)) as ledger:
             crashing = replace(

@@ -36,7 +36,7 @@ MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 async def another_process(world: World) -> AsyncIterator[ReportService]:
     """Open a service that shares only the servers with the other, as another process would."""
     async with AsyncExitStack() as stack:
-        single_flight = await stack.enter_async_context(RedisSingleFlight(world.service.redis, look_seconds=0.2))
+        single_flight = await stack.enter_async_context(RedisSingleFlight(world.redis, look_seconds=0.2))
         coalescer = await stack.enter_async_context(Coalescer())
         yield replace(world.service, single_flight=single_flight, coalescer=coalescer)
 

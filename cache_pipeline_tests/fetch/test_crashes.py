@@ -75,7 +75,7 @@ def processes(fork_server: "subprocess.Popen[str]", postgres_database: str, redi
 
 async def answer_after_restart(world: World, interval: Interval = MONDAY) -> list[Any]:
     """Return the rows that another process answers, with the same short lease as the dead processes had."""
-    async with RedisSingleFlight(world.service.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
+    async with RedisSingleFlight(world.redis, lease_seconds=LEASE, look_seconds=0.2) as flights:
         service = replace(world.service, single_flight=flights)
         return sorted(json.loads((await service.answer(REPORT, interval)).body)["rows"])
 
@@ -189,7 +189,7 @@ async def test_flushed_redis_causes_no_second_query(open_world: OpenWorld, proce
         processes.begin(world, {})
         while await world.submits() == 0:  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.02)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         waiting = asyncio.create_task(answer_after_restart(world))
         await asyncio.sleep(0.5)
         assert not waiting.done()

@@ -32,6 +32,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import Knowledge
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
@@ -178,7 +179,7 @@ async def step(service: ReportService, vendor: Vendor, interval: Interval, dies:
 
 async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
     """Run some callers one after another, and finally one for the whole interval with a healthy vendor."""
-    async with open_service(config) as opened:
+    async with open_service(config) as opened, open_redis(config.required_redis_url()) as redis:
         job_pollers = {"reportdata/main": JobPoller(guide=GuideSchedule(0.002, 0.01))}
         service = replace(opened, accounts={"reportdata/main": vendor}, clock=vendor.clock, job_pollers=job_pollers)
         series, columns = service.series(REPORT), service.columns(REPORT)
@@ -194,7 +195,7 @@ async def live(config: Settings, vendor: Vendor, steps: Iterable[Any]) -> None:
             await service.answer(REPORT, SPAN)
             # What history contradicts becomes final when a second look agrees, an hour later.
             vendor.clock.hour += 1
-            await service.redis.flushall()
+            await redis.flushall()
             await service.answer(REPORT, SPAN)
         assert wrong == []
         assert service.history.read(series, SPAN, columns).equals(sort_rows(vendor.rows(SPAN)))

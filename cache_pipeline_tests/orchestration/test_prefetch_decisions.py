@@ -17,8 +17,9 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.settings import read_settings
+from cache_pipeline.storage.base import Demand
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.redis.demand import Demand, DemandCounter
+from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 from cache_pipeline_tests.query.declared import declared as report_of
 
@@ -67,7 +68,7 @@ def test_sensor_prefetches_missed_partitions_once_an_hour(
 
     async def record_misses(times: int) -> None:
         async with Redis.from_url(read_settings().required_redis_url()) as redis:
-            counter = DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC))
+            counter = RedisDemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC))
             await counter.add(
                 [(CanonicalQuery(prefetching_bench.series, prefetching_bench.interval(day)), times, times)]
             )
@@ -125,7 +126,7 @@ def test_partition_missed_by_api_is_prefetched_and_served(
 
     async def count_demand() -> tuple[int, int]:
         async with Redis.from_url(read_settings().required_redis_url()) as redis:
-            (found,) = await DemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC)).recent()
+            (found,) = await RedisDemandCounter(redis, read_settings().tenant, lambda: datetime.now(UTC)).recent()
             return found.requests, found.misses
 
     assert asyncio.run(count_demand()) == (5, 3)

@@ -110,7 +110,7 @@ async def test_finer_rows_of_another_report_are_rolled_up(open_world: OpenWorld)
         assert sum(row[-1] for row in document["rows"] if row[0] == "2026-01-05T23:00:00Z") > 0
 
         world.clock.move(minutes=4)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         await service.answer(days, today)
         assert await world.submits() == submits + 1
 
@@ -123,7 +123,7 @@ async def test_plan_uses_measured_cost_and_sends_nothing(open_world: OpenWorld):
         await world.service.answer(REPORT, YESTERDAY)
         hot = await world.service.plan(world.service.query(REPORT, YESTERDAY))
         assert [step.source for step in hot.steps] == [AnswerSource.hot]
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         held = await world.service.plan(world.service.query(REPORT, YESTERDAY))
         assert [step.source for step in held.steps] == [AnswerSource.history]
         learned = await world.service.plan(world.service.query(REPORT, "2026-01-04/P1D"))

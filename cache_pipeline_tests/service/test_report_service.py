@@ -67,9 +67,9 @@ async def test_repeated_query_is_answered_from_hot(open_world: OpenWorld, monkey
 async def test_history_answers_and_refills_an_empty_hot_tier(open_world: OpenWorld):
     async with open_world() as world:
         first = await world.service.answer(REPORT, MORNING)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         assert await world.service.answer(REPORT, MORNING) == first
-        assert [key for key in await world.service.redis.keys() if key.startswith(b"analytics:queue-performance:")]
+        assert [key for key in await world.redis.keys() if key.startswith(b"analytics:queue-performance:")]
         assert await world.submits() == 1
 
 
@@ -106,7 +106,7 @@ async def test_failed_job_stores_nothing_and_can_be_retried(open_world: OpenWorl
         with pytest.raises(UpstreamJobFailed, match="fault on demand"):
             await world.service.answer(REPORT, MORNING)
         assert world.service.history.coverage(world.service.series(REPORT)) == Coverage()
-        assert await world.service.redis.keys("analytics:queue-performance:*") == []
+        assert await world.redis.keys("analytics:queue-performance:*") == []
         await world.faults()
         assert await rows_of(world, MORNING) == await world.truth(REPORT, MORNING)
 
@@ -238,12 +238,12 @@ async def test_provisional_tail_is_refetched_only_when_stale(open_world: OpenWor
         before = await world.submits()
 
         world.clock.move(minutes=4)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         assert (await world.service.answer(report, TODAY)).body == first.body
         assert await world.submits() == before
 
         world.clock.move(minutes=2)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         later = json.loads((await world.service.answer(report, TODAY)).body)
         assert await world.submits() == before + 1
         assert later["fetchedAt"] == "2026-01-06T12:36:00Z"
@@ -251,7 +251,7 @@ async def test_provisional_tail_is_refetched_only_when_stale(open_world: OpenWor
         assert offered[1] > offered[0]
 
         world.clock.move(minutes=40)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         final = Interval(TODAY.start, datetime(2026, 1, 6, 13, tzinfo=UTC))
         answer = json.loads((await world.service.answer(report, final)).body)
         assert answer["provisionalFrom"] is None
@@ -351,7 +351,7 @@ async def test_late_store_keeps_newer_figures(open_world: OpenWorld):
         [early] = [part async for part in partitions_of(world.service.fetch(REPORT, {"today": TODAY}, Lane.scheduled))]
         assert isinstance(early, FetchedPartition)
         world.clock.move(hours=5)
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         afternoon = Interval(NOON, NOON + 2 * HOUR)
         await world.service.answer(REPORT, afternoon)
         await world.service.store(REPORT, [early])

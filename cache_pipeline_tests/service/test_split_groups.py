@@ -79,7 +79,7 @@ async def test_figures_are_true_although_the_vendor_splits(
         }
         # History answers the same without the vendor, and rolls up.
         before = await world.submits()
-        await world.service.redis.flushall()
+        await world.redis.flushall()
         assert await _rows(world, report) == rows
         total = await _rows(world, report, QueryOverrides(group_by=(), granularity="P1D"))
         assert [row["n_offered"] for row in total] == [sum(row["n_offered"] for row in rows)]

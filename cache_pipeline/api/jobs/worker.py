@@ -12,7 +12,6 @@ from typing import TypeVar
 from uuid import UUID
 
 from cache_pipeline.aio import cancel_and_wait
-from cache_pipeline.api.jobs.job_events import JobEvents
 from cache_pipeline.api.jobs.job_progress import JobProgress
 from cache_pipeline.api.jobs.queue import Delivery, JobQueue
 from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOB_WAITS, JOBS, ProcessCounters
@@ -23,7 +22,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
-from cache_pipeline.storage.base import JobStore
+from cache_pipeline.storage.base import JobEvents, JobStore
 from cache_pipeline.storage.job import ApiJob, JobState, JobTiming
 from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.telemetry.propagation import resume_context

@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from cache_pipeline.errors import RedisUnavailable
+from cache_pipeline.storage.base import MetricCounts
 
-_KEY = "cache_pipeline:metrics:counters"
 _FLUSH_SECONDS = 1.0
 
 
@@ -98,10 +96,10 @@ class CounterTotals:
 
 
 class ProcessCounters:
-    """The counters of one process, flushed to Redis once a second. Their labels are few and bounded."""
+    """The counters of one process, shared once a second. Their labels are few and bounded."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, store: MetricCounts) -> None:
+        self._store = store
         self._pending_counts = Counter[str]()
         self._pending_seconds = dict[str, float]()
 
@@ -129,23 +127,18 @@ class ProcessCounters:
         self._pending_seconds[f"seconds|{field}"] = self._pending_seconds.get(f"seconds|{field}", 0.0) + seconds
 
     async def flush(self) -> None:
-        """Add the pending counts to Redis.
+        """Share the pending counts.
 
         Raises:
-            RedisError: Redis is unavailable; the counts stay pending.
+            RedisUnavailable: The counts stay pending.
         """
         counts, seconds = self._pending_counts, self._pending_seconds
         if not counts:
             return
         self._pending_counts, self._pending_seconds = Counter(), {}
         try:
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                for name, count in counts.items():
-                    pipeline.hincrby(_KEY, name, count)
-                for name, amount in seconds.items():
-                    pipeline.hincrbyfloat(_KEY, name, amount)
-                await pipeline.execute()
-        except RedisError:
+            await self._store.add(counts, seconds)
+        except RedisUnavailable:
             self._pending_counts.update(counts)
             for name, amount in seconds.items():
                 self._pending_seconds[name] = self._pending_seconds.get(name, 0.0) + amount
@@ -156,16 +149,15 @@ class ProcessCounters:
         try:
             while True:
                 await asyncio.sleep(_FLUSH_SECONDS)
-                with suppress(RedisError):
+                with suppress(RedisUnavailable):
                     await self.flush()
         finally:
-            with suppress(RedisError):
+            with suppress(RedisUnavailable):
                 await self.flush()
 
     async def read(self) -> CounterTotals:
         """Read the counts of all processes."""
-        found = cast("dict[bytes, bytes]", await cast("Any", self._redis.hgetall(_KEY)))
-        values = {name.decode(): float(value) for name, value in found.items()}
+        values = await self._store.read()
         return CounterTotals(
             requests={
                 (tier, result): count for (kind, tier, result), count in _split(values, parts=3) if kind == "requests"

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
+from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.query.series import CanonicalQuery
-from cache_pipeline.storage.redis.demand import DemandCounter
+from cache_pipeline.storage.base import DemandCounter
 
 _FLUSH_SECONDS = 1.0
 #: Different queries counted between two flushes, so that a caller who invents queries cannot fill the memory.
@@ -68,5 +67,5 @@ class DemandRecorder:
         """Flush once a second until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            with suppress(RedisError):
+            with suppress(RedisUnavailable):
                 await self.flush()

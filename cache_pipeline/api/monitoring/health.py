@@ -7,20 +7,15 @@ from collections.abc import Awaitable, Callable
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.redis_connection import check_writable
 
 _TIMEOUT_SECONDS = 3.0
 
 
 async def check_dependencies(query_service: QueryService) -> list[schemas.Dependency]:
     """Check PostgreSQL, Redis and the queue, in this order."""
-
-    async def check_redis() -> None:
-        await check_writable(query_service.report_service.redis)
-
     checks: dict[str, Callable[[], Awaitable[object]]] = {
         "postgresql": query_service.jobs.ping,
-        "redis": check_redis,
+        "redis": query_service.check_redis,
         "queue": query_service.queue.health,
     }
     return list(await asyncio.gather(*(_check(name, check) for name, check in checks.items())))

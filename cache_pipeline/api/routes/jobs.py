@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
+from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency, find_principal
 from cache_pipeline.api.openapi import problem_responses
@@ -118,7 +119,7 @@ async def _events(
                 previous = data
                 if job.state.is_finished:
                     return
-                await query_service.events.wait(changed, _KEEP_ALIVE_SECONDS)
+                await wait_for_event(changed, _KEEP_ALIVE_SECONDS)
                 if await find_principal(query_service, request) is None:
                     return
                 job = await query_service.reload_job(job, caller.tenant)

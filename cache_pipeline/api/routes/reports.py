@@ -229,7 +229,7 @@ async def _respond_idempotently(
     key = parse_idempotency_key(header)
     if key is None:
         return await respond(query_service, query, caller, preferences)
-    job_id = await query_service.idempotency.find_job(caller, key, query.key)
+    job_id = await query_service.idempotency.find_job(caller.id, key, query.key)
     job = await query_service.jobs.get(job_id, caller.tenant) if job_id else None
     if job is not None and job.state is JobState.failed and job.problem is not None:
         raise job_problem(job.problem)
@@ -238,7 +238,7 @@ async def _respond_idempotently(
         return await _render_outcome(query_service, query, caller, preferences, accepted)
     outcome = await query_service.serve(query, caller, refresh=preferences.refresh and job is None)
     if isinstance(outcome, AcceptedJob):
-        await query_service.idempotency.store_job(caller, key, query.key, outcome.job.id)
+        await query_service.idempotency.store_job(caller.id, key, query.key, outcome.job.id)
     return await _render_outcome(query_service, query, caller, preferences, outcome)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -13,6 +12,8 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.redis_errors import translated_failures
+from cache_pipeline.storage.base import Demand
 
 _RETENTION_HOURS = 24
 #: Different queries that are counted per hour, so that a caller who invents intervals by the thousand does not fill memory.
@@ -34,26 +35,7 @@ return 1
 """
 
 
-@dataclass(frozen=True)
-class Demand:
-    """How often one interval of one series was requested.
-
-    Attributes:
-        series: The series' id.
-        report: The report's name.
-        interval: The interval as requested.
-        requests: Number of requests.
-        misses: How many of them could not be answered from the stores.
-    """
-
-    series: str
-    report: str
-    interval: Interval
-    requests: int
-    misses: int
-
-
-class DemandCounter:
+class RedisDemandCounter:
     """Counts requests by tenant, hour, series and interval; the counts of an hour expire after a day."""
 
     def __init__(self, redis: Redis, tenant: str, clock: Callable[[], datetime]) -> None:
@@ -69,22 +51,24 @@ class DemandCounter:
     async def add(self, counts: Iterable[tuple[CanonicalQuery, int, int]]) -> None:
         """Add each query's number of requests, and of those that missed, in one round trip."""
         keys = self._keys(self._clock())
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for query, requests, misses in counts:
-                subject = json.dumps([query.source_series.id, query.source_series.report.name, str(query.interval)])
-                pipeline.eval(
-                    _COUNT, 2, *keys, subject, _RETENTION_HOURS * 3600, _MAX_QUERIES_PER_HOUR, requests, misses
-                )  # pyright: ignore[reportArgumentType]
-            await pipeline.execute()
+        with translated_failures():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for query, requests, misses in counts:
+                    subject = json.dumps([query.source_series.id, query.source_series.report.name, str(query.interval)])
+                    pipeline.eval(
+                        _COUNT, 2, *keys, subject, _RETENTION_HOURS * 3600, _MAX_QUERIES_PER_HOUR, requests, misses
+                    )  # pyright: ignore[reportArgumentType]
+                await pipeline.execute()
 
     async def recent(self, hours: int = 1) -> list[Demand]:
         """Return the demand of this hour and of the `hours` before it, most missed first."""
         now = self._clock()
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for back in range(hours + 1):
-                for key in self._keys(now - timedelta(hours=back)):
-                    pipeline.hgetall(key)
-            counts = cast("list[dict[bytes, bytes]]", await pipeline.execute())
+        with translated_failures():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for back in range(hours + 1):
+                    for key in self._keys(now - timedelta(hours=back)):
+                        pipeline.hgetall(key)
+                counts = cast("list[dict[bytes, bytes]]", await pipeline.execute())
         requests, misses = _sum_hours(counts[0::2]), _sum_hours(counts[1::2])
         demands: list[Demand] = []
         for subject, count in requests.items():

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from cache_pipeline.aio import cancel_and_wait
+from cache_pipeline.aio import cancel_and_wait, wait_for_event
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.redis_errors import REDIS_ERRORS
@@ -189,7 +189,7 @@ class RedisSingleFlight:
         """Wait until a lock of any part of it is released, but at most `look_seconds`."""
         with self._notifier.subscribe(FlightKey.of(name, interval)) as released:
             await self._notifier.start(self._look_seconds)
-            await self._wait(released)
+            await wait_for_event(released, self._look_seconds)
 
     async def _acquire_or_wait(self, key: FlightKey, token: str, lane: Lane) -> bool:
         """Return True if the lock is ours; False once it has been released or it is time to look again."""
@@ -203,13 +203,8 @@ class RedisSingleFlight:
                 and await self._try_acquire(key, token, lane)
             ):
                 return True
-            await self._wait(released)
+            await wait_for_event(released, self._look_seconds)
             return False
-
-    async def _wait(self, released: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._look_seconds):
-                await released.wait()
 
     def _locks_over(self, key: FlightKey) -> list[_HeldLock]:
         """Return the locks of this process that overlap a key."""

@@ -205,6 +205,11 @@ class Quota:
         """Return a grant whose request was never sent."""
         await self._discard(grant.grant_id, [grant.client_id])
 
+    @property
+    def outage_reason(self) -> str | None:
+        """Why Redis is unavailable, as far as this process knows; None while it is available."""
+        return self._store.outage_reason
+
     async def snapshot(self) -> list[ClientQuota]:
         """Return every client's quota at one moment; while Redis is unavailable, what this process alone knows."""
         shared = await self._store.snapshot()
@@ -219,7 +224,7 @@ class Quota:
         if answer is not None:
             return answer
         if lane is Lane.backfill:
-            reason = self._store.outage_reason or "Redis is unavailable"
+            reason = self.outage_reason or "Redis is unavailable"
             raise QuotaUnavailable(account=self._account, lane=lane, reason=reason)
         local = self._local.try_acquire(candidates, grant_id)
         # Sleep in short steps: Redis may be back, with more to give, before the local window moves.

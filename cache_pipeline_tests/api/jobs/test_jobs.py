@@ -292,7 +292,7 @@ async def test_finished_job_is_answered_even_if_stale(open_api):
     async with open_api(fleeting, vendor={"watermark_lag_seconds": 7200.0}) as api:
         api.start_worker()
         job = await api.wait_until_finished((await api.http.get(today)).headers["Location"])
-        await api.query_service.report_service.redis.flushdb()
+        await api.redis.flushdb()
         answer = await api.http.get(job["links"]["result"])
         assert answer.status_code == 200
 

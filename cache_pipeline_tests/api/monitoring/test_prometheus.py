@@ -8,7 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.settings import JobSettings
+from cache_pipeline.storage.redis.counters import RedisMetricCounts
 from cache_pipeline_tests.api.conftest import DAY
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
@@ -140,11 +142,11 @@ async def test_counts_of_worker_outlive_it(open_api):
 
 async def test_counts_survive_unavailable_redis(open_api, monkeypatch):
     async with open_api() as api:
-        counters = ProcessCounters(api.query_service.report_service.redis)
+        counters = ProcessCounters(RedisMetricCounts(api.redis))
         counters.count_request("hot", "hit", 0.002)
         with monkeypatch.context() as patched:
-            patched.setattr(type(api.query_service.report_service.redis), "pipeline", _raising(RedisConnectionError()))
-            with pytest.raises(RedisConnectionError):
+            patched.setattr(type(api.redis), "pipeline", _raising(RedisConnectionError()))
+            with pytest.raises(RedisUnavailable):
                 await counters.flush()
         counters.count_request("hot", "hit", 0.004)
         await counters.flush()

@@ -7,7 +7,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache_pipeline.aio import run_in_background
-from cache_pipeline.api.jobs.heartbeat import WorkerCounts, WorkerHeartbeats
+from cache_pipeline.storage.base import WorkerCounts
+from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.deploy.rules import REPOSITORY
 
@@ -27,7 +28,7 @@ async def scrape(api):
 
 async def test_silent_worker_is_lost_and_deregistered_one_is_not(redis_database):
     async with redis.asyncio.Redis.from_url(redis_database) as client:
-        heartbeats = WorkerHeartbeats(client, lease_seconds=0.6)
+        heartbeats = RedisWorkerHeartbeats(client, lease_seconds=0.6)
         async with run_in_background(heartbeats.heartbeat("lives")):
             async with run_in_background(heartbeats.heartbeat("deregisters"), heartbeats.heartbeat("dies")):
                 await asyncio.sleep(0.1)

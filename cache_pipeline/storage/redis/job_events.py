@@ -1,7 +1,4 @@
-"""Job change events: workers publish them over Redis, and callers that wait for a job receive them.
-
-An event only says that a job's row may have changed. The row in PostgreSQL is what counts.
-"""
+"""Changes of jobs over Redis: workers announce them, and callers that wait for a job are woken."""
 
 from __future__ import annotations
 
@@ -12,14 +9,15 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+
+from cache_pipeline.redis_errors import REDIS_ERRORS
 
 _CHANNEL = "cache_pipeline:jobs:events"
 _RECONNECT_SECONDS = 1.0
 
 
-class JobEvents:
-    """One subscription, shared by all callers of this process. Events may be lost, so callers also poll the row."""
+class RedisJobEvents:
+    """One subscription, shared by all callers of this process."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -27,15 +25,8 @@ class JobEvents:
 
     async def publish(self, job_id: UUID) -> None:
         """Announce that a job's row has changed."""
-        with suppress(RedisError):
+        with suppress(*REDIS_ERRORS):
             await self._redis.publish(_CHANNEL, str(job_id))
-
-    async def wait(self, changed: asyncio.Event, seconds: float) -> None:
-        """Wait for an event, but no longer than `seconds`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        changed.clear()
 
     @asynccontextmanager
     async def subscribe(self, job_id: UUID) -> AsyncGenerator[asyncio.Event]:
@@ -51,9 +42,9 @@ class JobEvents:
                 del self._listeners[name]
 
     async def listen(self) -> None:
-        """Pass events on to the listeners until cancelled, and reconnect whenever Redis was unavailable."""
+        """Pass events on to the subscribers until cancelled, and reconnect whenever Redis was unavailable."""
         while True:
-            with suppress(RedisError):
+            with suppress(*REDIS_ERRORS):
                 async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(_CHANNEL)
                     async for message in subscription.listen():

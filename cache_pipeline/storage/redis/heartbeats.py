@@ -1,14 +1,15 @@
-"""Worker heartbeats in Redis: which workers are alive, and which were lost without deregistering."""
+"""Worker heartbeats in Redis, timed by Redis's own clock."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+
+from cache_pipeline.redis_errors import REDIS_ERRORS, translated_failures
+from cache_pipeline.storage.base import WorkerCounts
 
 _KEY = "cache_pipeline:jobs:workers"
 _HEARTBEATS_PER_LEASE = 3
@@ -16,21 +17,8 @@ _HEARTBEATS_PER_LEASE = 3
 _LOST_RETENTION_SECONDS = 900
 
 
-@dataclass(frozen=True)
-class WorkerCounts:
-    """Workers at one moment.
-
-    Attributes:
-        alive: Workers that sent a heartbeat within the lease.
-        lost: Workers that fell silent lately without deregistering.
-    """
-
-    alive: int
-    lost: int
-
-
-class WorkerHeartbeats:
-    """The workers of a deployment, timed by Redis's own clock.
+class RedisWorkerHeartbeats:
+    """The workers of a deployment.
 
     Args:
         redis: The server that holds the heartbeats.
@@ -44,25 +32,22 @@ class WorkerHeartbeats:
     async def heartbeat(self, name: str) -> None:
         """Send a worker's heartbeat at regular intervals until cancelled."""
         while True:
-            with suppress(RedisError):
+            with suppress(*REDIS_ERRORS):
                 await self._redis.zadd(_KEY, {name: await self._now()})
             await asyncio.sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE)
 
     async def deregister(self, name: str) -> None:
         """Remove a worker that shuts down in order, so that it does not count as lost."""
-        with suppress(RedisError):
+        with suppress(*REDIS_ERRORS):
             await self._redis.zrem(_KEY, name)
 
     async def count(self) -> WorkerCounts:
-        """Count the workers that are alive and those that were lost.
-
-        Raises:
-            RedisError: Redis cannot be read.
-        """
-        now = await self._now()
-        await self._redis.zremrangebyscore(_KEY, "-inf", now - _LOST_RETENTION_SECONDS)
-        alive = int(await self._redis.zcount(_KEY, now - self._lease_seconds, "+inf"))
-        return WorkerCounts(alive, int(await self._redis.zcard(_KEY)) - alive)
+        """Count the workers that are alive and those that were lost."""
+        with translated_failures():
+            now = await self._now()
+            await self._redis.zremrangebyscore(_KEY, "-inf", now - _LOST_RETENTION_SECONDS)
+            alive = int(await self._redis.zcount(_KEY, now - self._lease_seconds, "+inf"))
+            return WorkerCounts(alive, int(await self._redis.zcard(_KEY)) - alive)
 
     async def _now(self) -> float:
         seconds, microseconds = cast("tuple[int, int]", await cast("Any", self._redis.time()))
