@@ -177,6 +177,7 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
         max_attempts: Attempts after which a job fails, counting retryable errors and workers that died.
         lease_seconds: How long after its last heartbeat a dead worker's jobs are taken over.
         drain_seconds: How long a worker that is shutting down continues with its running jobs.
+        alive_file: A file that a worker touches each second, for a supervisor that restarts a worker that hangs.
     """
 
     queue_url: SecretStr | None = None
@@ -184,6 +185,7 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     max_attempts: int = Field(default=3, ge=1)
     lease_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=20.0, ge=0)
+    alive_file: Path | None = None
 
 
 class _VariableSettingsSource(EnvSettingsSource):

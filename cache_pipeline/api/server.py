@@ -16,6 +16,7 @@ import uvicorn
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.http_protocol import BoundedHttpProtocol
+from cache_pipeline.api.jobs.alive_file import create_alive_file, touch_regularly
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
@@ -116,8 +117,11 @@ async def run_worker(
         on_stored: Called with each write to history.
 
     Raises:
-        SettingsError: A URL is missing, or the broker is unknown.
+        SettingsError: A URL is missing, the broker is unknown, or the file of ``jobs.alive_file`` cannot be written.
     """
+    alive = settings.jobs.alive_file
+    if alive is not None:
+        create_alive_file(alive)
     reports = load_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
@@ -142,7 +146,8 @@ async def run_worker(
         announce(name)
         logger.info("worker %s started", name)
         heartbeats = RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds)
-        async with run_in_background(heartbeats.heartbeat(name)):
+        signs = [heartbeats.heartbeat(name), *([touch_regularly(alive)] if alive is not None else [])]
+        async with run_in_background(*signs):
             await worker.run(stop)
         # Only after an orderly end: a worker that failed must count as lost.
         await heartbeats.deregister(name)

@@ -11,8 +11,10 @@ from cache_pipeline.errors import CommandError
 
 _TEMPLATE = Path(__file__).parent / "new_project"
 #: A file that git or a package would treat specially has another name in the package.
-_NAMES = {"gitignore": ".gitignore", "env.example": ".env.example"}
+_NAMES = {"gitignore": ".gitignore", "dockerignore": ".dockerignore", "env.example": ".env.example"}
 _SHARED = ("dagster.yaml", "deploy")
+#: The image of this repository; a project builds its own, from the template.
+_OWN_IMAGE = Path("deploy", "container")
 
 
 @click.command()
@@ -41,7 +43,9 @@ def _files() -> Iterator[tuple[Path, Path]]:
     shared = project_files_folder()
     for name in _SHARED:
         for source in _below(shared / name):
-            yield source, source.relative_to(shared)
+            path = source.relative_to(shared)
+            if path.parent != _OWN_IMAGE:
+                yield source, path
 
 
 def _below(path: Path) -> Iterator[Path]:
