@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -128,13 +129,15 @@ def create_app(
             async with run_in_background(query_service.events.listen(), *flushing):
                 yield
 
-    app = FastAPI(
+    # Serves the scripts of /docs itself: an operator's browser may have no way to a CDN.
+    app = FastAPIOffline(
         title="cache_pipeline",
         version="1",
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        static_url="/docs/assets",
         openapi_url="/openapi.json",
     )
     for router in _ROUTERS:

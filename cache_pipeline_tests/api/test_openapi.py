@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -103,31 +104,48 @@ async def test_python_programs_run(documented, tmp_path):
         assert "interval_start" in await output_of(sys.executable, "-c", adapt(plain), folder=tmp_path)
 
 
-@pytest.mark.timeout(120)
-async def test_javascript_function_runs_in_browser(documented):
+@asynccontextmanager
+async def browser_page():
+    """A page of a real browser."""
     from playwright.async_api import async_playwright
 
     chromium = find_program("chromium", "chromium-browser", "google-chrome")
-    async with documented() as (adapt, key), async_playwright() as playwright:
-        arguments = [
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
-        ]
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
+    ]
+    async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
         try:
-            page = await browser.new_page()
-            base = adapt("http://127.0.0.1:8080")
-            await page.goto(f"{base}/healthz")
-            (function,) = snippets("js", "async function ask")
-            path = adapt("/v1/reports/queue_day?interval=2026-11-16/2026-11-17")
-            answer = await page.evaluate(
-                f"async ([base, path, key]) => {{ {function}; return await ask(base, path, key); }}", [base, path, key]
-            )
+            yield await browser.new_page()
         finally:
             await browser.close()
+
+
+@pytest.mark.timeout(120)
+async def test_javascript_function_runs_in_browser(documented):
+    async with documented() as (adapt, key), browser_page() as page:
+        base = adapt("http://127.0.0.1:8080")
+        await page.goto(f"{base}/healthz")
+        (function,) = snippets("js", "async function ask")
+        path = adapt("/v1/reports/queue_day?interval=2026-11-16/2026-11-17")
+        answer = await page.evaluate(
+            f"async ([base, path, key]) => {{ {function}; return await ask(base, path, key); }}", [base, path, key]
+        )
     assert answer["report"] == "queue_day"
     assert len(answer["rows"]) == 8
+
+
+@pytest.mark.timeout(120)
+async def test_interactive_documentation_needs_no_other_host(documented):
+    async with documented() as (adapt, _), browser_page() as page:
+        base, hosts, errors = adapt("http://127.0.0.1:8080"), set(), []
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        await page.goto(f"{base}/docs")
+        await page.get_by_text("/v1/reports/{report}", exact=True).first.wait_for(timeout=20_000)
+        assert (hosts, errors) == ({urlsplit(base).netloc}, [])
 
 
 async def test_power_bi_and_grafana_requests_are_answered(documented):
