@@ -7,16 +7,24 @@ is known from the answer onwards: an offer or an abandon has no userId.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from cache_pipeline.simulator.calls import Calls, Codes, Visibility
 from cache_pipeline.simulator.facts import FACTS, Fact, Moment
 from cache_pipeline.simulator.filters import Condition
-from cache_pipeline.simulator.generated_figures import generated_codes, generated_fact
+from cache_pipeline.simulator.generated_figures import (
+    MAX_LATENESS_DAYS,
+    generated_codes,
+    generated_fact,
+    lateness_ms,
+)
 from cache_pipeline.simulator.intervals import Milliseconds
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.truth import Truth
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class AggregateQuery:
         facts: Names in FACTS; any other name is a generated fact.
         condition: Selects the calls; None for all.
         generated_dimensions: Generated dimensions that may be used in groups and in the condition.
+        late: For facts that come days or weeks after the end of a call: whether they belong to the bucket of the `call`, whose
+            figures grow meanwhile, or to the bucket of the `event`. None for all others.
     """
 
     edges: Milliseconds
@@ -36,6 +46,7 @@ class AggregateQuery:
     facts: tuple[str, ...]
     condition: Condition | None = None
     generated_dimensions: tuple[str, ...] = ()
+    late: Literal["call", "event"] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,13 @@ def _events(
     calls: Calls, moment: Moment, query: AggregateQuery, organisation: Organisation, visibility: Visibility | None
 ) -> _Events:
     instants = _instants(calls, moment)
+    visible_from = instants if query.late is None else instants + lateness_ms(calls)
+    if query.late == "event":
+        instants = visible_from
     selected = (instants >= query.edges[0]) & (instants < query.edges[-1])
     if moment is Moment.ENDED:
         selected &= ~calls.abandoned
-    selected &= calls.visible(instants, visibility)
+    selected &= calls.visible(visible_from, visibility)
     no_agent = np.full(len(instants), organisation.size("userId"), dtype=np.int64)
     codes = dimension_codes(calls, organisation, no_agent if moment is Moment.OFFERED else calls.agent)
     codes |= {name: generated_codes(calls, name, organisation.size(name)) for name in query.generated_dimensions}
@@ -213,7 +227,8 @@ def aggregate(
     # One more than the values: the last code stands for "no value".
     radices = tuple(organisation.size(dimension) + 1 for dimension in query.group_by)
     parts: dict[str, list[Column]] = {name: [] for name in query.facts}
-    for calls in truth.days_overlapping(int(query.edges[0]), int(query.edges[-1])):
+    earlier_ms = MAX_LATENESS_DAYS * _DAY_MS if query.late == "event" else 0
+    for calls in truth.days_overlapping(int(query.edges[0]) - earlier_ms, int(query.edges[-1])):
         for name, column in _day_columns(calls, query, radices, organisation, visibility):
             parts[name].append(column)
     return Aggregate(query.edges, query.group_by, radices, {name: _merge(columns) for name, columns in parts.items()})

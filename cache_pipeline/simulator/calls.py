@@ -4,7 +4,7 @@ Each day has its own random generator, so a day's calls do not depend on the ord
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import cached_property
 from uuid import UUID
@@ -37,7 +37,15 @@ _MAX_FLOW_SECONDS = 45
 MAX_DURATION_MS = (
     int(_MAX_FLOW_SECONDS + sum(max(row[2] for row in table) for table in (_WAIT, _TALK, _HOLD, _AFTER_CALL))) * _SECOND
 )
-"""Longest duration of a conversation, from its start to the end of after-call work."""
+"""Longest duration of a conversation without the days of a thread, from its start to the end of after-call work."""
+
+_DAY_MS = 86_400 * _SECOND
+MAX_THREAD_DAYS = 7
+"""Most days by which the answers to and fro prolong a conversation."""
+#: Every so many-th agent works on weekends too.
+_WEEKEND_STAFF = 3
+_SATURDAY = 5
+_THREAD_RESOLUTION = 1_000_000
 
 Generate = Callable[[date], "Calls"]
 
@@ -61,7 +69,7 @@ class Calls:
         agent: Code of the agent who answered; the number of agents if the call was not answered.
         abandoned: Whether the call was not answered.
         wait_ms: Time from the offer to the answer or the abandon.
-        talk_ms: Talk time of answered calls; 0 otherwise.
+        talk_ms: Talk time of answered calls, with the days of a thread; 0 otherwise.
         held_ms: Hold time of answered calls; 0 otherwise.
         acw_ms: After-call work of answered calls; 0 otherwise.
         transferred: Whether an agent transferred it.
@@ -106,6 +114,17 @@ class Calls:
         """End of after-call work, or the abandon."""
         return self.resolved_ms + self.talk_ms + self.held_ms + self.acw_ms
 
+    @cached_property
+    def thread_ms(self) -> Milliseconds:
+        """The whole days that a thread lasts longer than a conversation that is handled at once; 0 for the others."""
+        return self.talk_ms // _DAY_MS * _DAY_MS
+
+    @cached_property
+    def threads(self) -> "Calls":
+        """Only the calls that last for days."""
+        rows = np.flatnonzero(self.thread_ms)
+        return Calls(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+
     def visible(self, instants: Milliseconds, visibility: "Visibility | None") -> Flags:
         """Return which of the calls' `instants` are visible; all without a `visibility`."""
         if visibility is None:
@@ -124,15 +143,25 @@ def _durations(rng: np.random.Generator, media: Codes, table: tuple[tuple[float,
     return np.floor(seconds * _SECOND).astype(np.int64)
 
 
-def _agents(rng: np.random.Generator, queue: Codes, queues: int, agents: int) -> Codes:
-    """Return an agent for each call, from the roughly one third of agents who serve its queue."""
+def _thread_days(id_words: npt.NDArray[np.uint64], is_email: Flags, share: float) -> Codes:
+    """Return the days that each call is prolonged by, if it is an e-mail that is answered to and fro."""
+    words = id_words[:, 0] >> np.uint64(32)
+    is_thread = is_email & (words % np.uint64(_THREAD_RESOLUTION) < np.uint64(int(share * _THREAD_RESOLUTION)))
+    return is_thread * (1 + (id_words[:, 1] >> np.uint64(40)).astype(np.int64) % MAX_THREAD_DAYS)
+
+
+def _agents(rng: np.random.Generator, queue: Codes, queues: int, agents: int, day: date) -> Codes:
+    """Return an agent for each call, from the roughly one third of agents who serve its queue; fewer work on weekends."""
     serving = max(1, min(agents, max(agents // 3, -(-agents // queues))))
     first = queue * agents // queues
-    return (first + rng.integers(0, serving, len(queue))) % agents
+    chosen = (first + rng.integers(0, serving, len(queue))) % agents
+    return chosen - chosen % _WEEKEND_STAFF if day.weekday() >= _SATURDAY else chosen
 
 
-def generate_outcomes(rng: np.random.Generator, offered_ms: Milliseconds, settings: SimulatorSettings) -> Calls:
-    """Return the outcomes of the conversations offered at `offered_ms` (ascending)."""
+def generate_outcomes(
+    rng: np.random.Generator, offered_ms: Milliseconds, settings: SimulatorSettings, day: date
+) -> Calls:
+    """Return the outcomes of the conversations that are offered on a day at `offered_ms` (ascending)."""
     count = len(offered_ms)
     queue = rng.choice(settings.queues, count, p=shape.zipf_weights(settings.queues)).astype(np.int64)
     media = rng.choice(len(MEDIA), count, p=_MEDIA_SHARES).astype(np.int64)
@@ -140,8 +169,8 @@ def generate_outcomes(rng: np.random.Generator, offered_ms: Milliseconds, settin
     abandoned = rng.random(count) < -np.expm1(-wait / _SECOND / _MEAN_PATIENCE_SECONDS[media])
     answered = ~abandoned
     held = np.where(rng.random(count) < _HELD_SHARES[media], _durations(rng, media, _HOLD), 0)
-    agent = _agents(rng, queue, settings.queues, settings.agents)
-    return Calls(
+    agent = _agents(rng, queue, settings.queues, settings.agents, day)
+    calls = Calls(
         offered_ms=offered_ms,
         queue=queue,
         media=media,
@@ -156,6 +185,10 @@ def generate_outcomes(rng: np.random.Generator, offered_ms: Milliseconds, settin
         delay=rng.random(count),
         id_words=rng.integers(0, 2**64, size=(count, 2), dtype=np.uint64),
     )
+    is_email = answered & (media == MEDIA.index("email"))
+    return replace(
+        calls, talk_ms=calls.talk_ms + _thread_days(calls.id_words, is_email, settings.thread_share) * _DAY_MS
+    )
 
 
 def generated_calls(settings: SimulatorSettings) -> Generate:
@@ -168,6 +201,6 @@ def generated_calls(settings: SimulatorSettings) -> Generate:
         mean = settings.conversations_per_working_day * shape.weekday_factor(day) * np.exp(rng.normal(0, 0.04))
         counts = rng.poisson(mean * shares)
         offered = np.repeat(starts, counts) + rng.integers(0, shape.quarter_hour_ms(), int(counts.sum()))
-        return generate_outcomes(rng, np.sort(offered), settings)
+        return generate_outcomes(rng, np.sort(offered), settings, day)
 
     return generate

@@ -92,12 +92,14 @@ def _write_day(
 ) -> None:
     values = simulator.organisation.values
     # A segment is exported once it has ended.
-    selected = (calls.start_ms >= first) & (calls.start_ms < last) & calls.visible(calls.ended_ms, visibility)
+    # The recording of a thread is that of its first exchange.
+    ended_ms = calls.ended_ms - calls.thread_ms
+    selected = (calls.start_ms >= first) & (calls.start_ms < last) & calls.visible(ended_ms, visibility)
     for row in np.flatnonzero(selected).tolist():
-        talk_ms, is_abandoned = int(calls.talk_ms[row]), bool(calls.abandoned[row])
+        talk_ms, is_abandoned = int(calls.talk_ms[row] - calls.thread_ms[row]), bool(calls.abandoned[row])
         handle_ms = talk_ms + int(calls.held_ms[row]) + int(calls.acw_ms[row])
         is_voice = MEDIA[calls.media[row]] == "voice"
-        start, end, identity = int(calls.start_ms[row]), int(calls.ended_ms[row]), calls.conversation_id(row)
+        start, end, identity = int(calls.start_ms[row]), int(ended_ms[row]), calls.conversation_id(row)
         # The first segment ends before the last one begins; their durations add up.
         middle = (start + end) // 2
         parts = [(start, middle, 0, 0), (middle, end, talk_ms, handle_ms)] if calls.transferred[row] else None

@@ -1,8 +1,8 @@
 """Generated facts and dimensions for families without a simulation behind them: bots, surveys, tasks and others.
 
 Only the names come from the vendor. Each value is derived from a call and the name, so that it is equal for equal seeds, adds up
-over intervals and groups, and has the queue, medium, agent and division of its call. It is emitted when the call has ended.
-Distinct counts are ordinary counts here.
+over intervals and groups, and has the queue, medium, agent and division of its call. It is emitted when the call has ended, or
+in families that judge a call afterwards (`LATE_FAMILIES`) within weeks of its end. Distinct counts are ordinary counts here.
 """
 
 from hashlib import blake2b
@@ -16,6 +16,12 @@ from cache_pipeline.simulator.intervals import Milliseconds
 
 _MAX_DURATION_MS = 240_000
 _MAX_VALUE = 100
+_DAY_MS = 86_400_000
+#: Families of what people do with an ended call within days or weeks.
+LATE_FAMILIES = ("evaluations", "surveys")
+#: The vendor mentions scores that come up to 45 days later.
+MAX_LATENESS_DAYS = 45
+_MEAN_LATENESS_DAYS = 10
 
 
 def _hash(name: str) -> int:
@@ -33,6 +39,12 @@ def _uniform(calls: Calls, name: str) -> npt.NDArray[np.float64]:
 def generated_codes(calls: Calls, dimension: str, size: int) -> Codes:
     """Return the code of a generated dimension for each call; every call has a value."""
     return (_uniform(calls, dimension) * size).astype(np.int64)
+
+
+def lateness_ms(calls: Calls) -> Milliseconds:
+    """Return how long after its end each call is evaluated: half of them within days, a few after weeks."""
+    days = np.minimum(-np.log1p(-_uniform(calls, "lateness")) * _MEAN_LATENESS_DAYS, MAX_LATENESS_DAYS)
+    return (days * _DAY_MS).astype(np.int64)
 
 
 def generated_fact(metric: str) -> Fact:

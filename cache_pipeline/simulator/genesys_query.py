@@ -7,7 +7,7 @@ dimension that the vendor knows and the simulator has no data for is absent from
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,13 +18,13 @@ from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, Column
 from cache_pipeline.simulator.calls import Codes
 from cache_pipeline.simulator.errors import ApiError, bad_request, invalid_value
 from cache_pipeline.simulator.filters import Condition
+from cache_pipeline.simulator.generated_figures import LATE_FAMILIES
 from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condition, unimplemented
 from cache_pipeline.simulator.organisation import Organisation
 from cache_pipeline.simulator.pages import json_length, most_that_fit
 from cache_pipeline.simulator.settings import SimulatorSettings
 
 _UNIMPLEMENTED_FIELDS = ("views", "sort_metric", "limit")
-_EVENT_TIME_FAMILIES = ("evaluations", "surveys")
 
 
 class AggregationBody(BaseModel):
@@ -101,7 +101,7 @@ def check_names(body: AggregationBody, family: Family) -> None:
             raise unimplemented(AggregationBody.model_fields[name].alias or name)
     if body.alternate_time_dimension not in (None, "eventTime"):
         raise invalid_value(body.alternate_time_dimension, "alternateTimeDimension", "eventTime")
-    if body.alternate_time_dimension and family.name not in _EVENT_TIME_FAMILIES:
+    if body.alternate_time_dimension and family.name not in LATE_FAMILIES:
         raise unimplemented(f"alternateTimeDimension of {family.name}")
     if body.query_type not in (None, "groupBy"):
         raise unimplemented(f"queryType {body.query_type}")
@@ -175,7 +175,14 @@ def build_query(
         facts=_facts(body.metrics, family),
         condition=all_of(accessible, build_condition(body.filter, organisation, family.dimensions)),
         generated_dimensions=family.generated_dimensions,
+        late=_late(body, family),
     )
+
+
+def _late(body: AggregationBody, family: Family) -> Literal["call", "event"] | None:
+    if family.name not in LATE_FAMILIES:
+        return None
+    return "event" if body.alternate_time_dimension else "call"
 
 
 Stats = list[dict[str, Any] | None]

@@ -2,7 +2,7 @@
 
 The vendor documents: the fields of body and rows, the names of presences and statuses, `qualifier`, the 7 and 31 days of queries,
 100 predicates on users. The simulator's interpretations and choices:
-- a record is included, unclipped, if it overlaps the interval; it ends at local midnight;
+- a record is included, unclipped, if it overlaps the interval, however long before it began;
 - a record whose end is not visible yet has no `endTime`;
 - an aggregate's sum is the time inside the bucket;
 - `order` is the order of users by id.
@@ -31,7 +31,7 @@ from cache_pipeline.simulator.genesys_filters import Filter, all_of, build_condi
 from cache_pipeline.simulator.genesys_jobs import JobRoutes, JobService, PreparedQuery
 from cache_pipeline.simulator.genesys_query import USERS, AggregationBody, bucket_edges, check_names
 from cache_pipeline.simulator.pages import json_length, most_that_fit
-from cache_pipeline.simulator.presence import AgentDay, StateSpan
+from cache_pipeline.simulator.presence import AgentDay, SpansOf, StateSpan
 from cache_pipeline.simulator.request_gate import Gate
 from cache_pipeline.simulator.state import Simulator
 
@@ -94,21 +94,24 @@ class Users:
 
     def _records(self, agent: int) -> dict[str, Any]:
         presences = self.simulator.organisation.presences
-        days = list(self.simulator.presence.days(self.interval.start_ms, self.interval.end_ms))
         return {
             "primaryPresence": [
                 {**self._times(span), "systemPresence": span.state, "organizationPresenceId": presences[span.state]}
-                for span in self._overlapping(day[agent].presence for day in days)
+                for span in self._stretches(agent, lambda day: day.presence)
             ],
             "routingStatus": [
                 {**self._times(span), "routingStatus": span.state}
-                for span in self._overlapping(day[agent].routing for day in days)
+                for span in self._stretches(agent, lambda day: day.routing)
             ],
         }
 
-    def _overlapping(self, days: Iterator[tuple[StateSpan, ...]]) -> Iterator[StateSpan]:
+    def _stretches(self, agent: int, spans_of: SpansOf) -> list[StateSpan]:
         end = min(self.interval.end_ms, self.visible_until_ms)
-        return (span for day in days for span in day if span.start_ms < end and span.end_ms > self.interval.start_ms)
+        return (
+            self.simulator.presence.stretches(self.interval.start_ms, end, agent, spans_of)
+            if end > self.interval.start_ms
+            else []
+        )
 
     def _times(self, span: StateSpan) -> dict[str, str]:
         times = {"startTime": intervals.iso(span.start_ms)}

@@ -1,12 +1,14 @@
 """Presence and routing status of every agent at every instant, derived from the calls.
 
 An agent is INTERACTING from the answer to the end of after-call work of a call, ON_QUEUE around that, in BREAK, MEAL or MEETING
-between separate periods on queue, and OFFLINE otherwise. Each local day is independent: a state ends at midnight. Details and
-aggregates of presence therefore agree with each other and with the calls.
+between separate periods on queue, and OFFLINE otherwise. A thread of days occupies its agent only for the first exchange. Each
+local day is computed by itself, and a state that continues over midnight is one stretch: OFFLINE lasts all night, and over the
+weekend for agents who do not work then. So that a stretch can be found from any part of it, the midnight before every fourth
+Wednesday ends all stretches. Details and aggregates of presence therefore agree with each other and with the calls.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from threading import Lock
@@ -27,8 +29,11 @@ _PAUSES = (
     (90 * _MINUTE_MS, "MEETING"),
 )
 _CACHED_DAYS = 40
+# The days are numbered so that a multiple of 28 is a Sunday.
+_LONGEST_DAYS, _ENDING = 28, 3
 
 _Spans = list[tuple[int, int]]
+SpansOf = Callable[["AgentDay"], Sequence["StateSpan"]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,13 @@ def _agent_day(busy: _Spans, first: int, last: int) -> AgentDay:
     return AgentDay(full_day, _fill_gaps(routing, first, last, "OFF_QUEUE"))
 
 
+def _join(spans: Sequence[StateSpan], following: Sequence[StateSpan], midnight: date) -> list[StateSpan]:
+    """Return the spans of both sides of the midnight at which a day begins; a state that continues is one span."""
+    if not spans or spans[-1].state != following[0].state or midnight.toordinal() % _LONGEST_DAYS == _ENDING:
+        return [*spans, *following]
+    return [*spans[:-1], StateSpan(spans[-1].start_ms, following[0].end_ms, spans[-1].state), *following[1:]]
+
+
 class PresenceStore:
     """The days of all agents, computed on first use. Thread-safe."""
 
@@ -123,6 +135,29 @@ class PresenceStore:
         """Yield every day that overlaps `[start_ms, end_ms)`, each as the agents' days by agent code."""
         for day in days_between(local_day(start_ms, self._truth.zone), local_day(end_ms - 1, self._truth.zone)):
             yield self.day(day)
+
+    def stretches(self, start_ms: int, end_ms: int, agent: int, spans_of: SpansOf) -> list[StateSpan]:
+        """Return the stretches of an agent that overlap `[start_ms, end_ms)`, whole."""
+        first, last = local_day(start_ms, self._truth.zone), local_day(end_ms - 1, self._truth.zone)
+        spans: list[StateSpan] = []
+        for day in days_between(first, last):
+            spans = _join(spans, spans_of(self.day(day)[agent]), day)
+        # The stretches at both edges may have begun earlier and may end later.
+        while first.toordinal() % _LONGEST_DAYS != _ENDING and spans[0].start_ms == midnight_ms(
+            first, self._truth.zone
+        ):
+            first -= timedelta(days=1)
+            before = spans_of(self.day(first)[agent])
+            if before[-1].state != spans[0].state:
+                break
+            spans = _join([before[-1]], spans, first + timedelta(days=1))
+        while spans[-1].end_ms == midnight_ms(last + timedelta(days=1), self._truth.zone):
+            last += timedelta(days=1)
+            after = spans_of(self.day(last)[agent])
+            if last.toordinal() % _LONGEST_DAYS == _ENDING or after[0].state != spans[-1].state:
+                break
+            spans = _join(spans, after[:1], last)
+        return [span for span in spans if span.start_ms < end_ms and span.end_ms > start_ms]
 
     def day(self, day: date) -> Mapping[int, AgentDay]:
         """Return the agents' days, by agent code, of one local day."""
@@ -153,8 +188,9 @@ class PresenceStore:
         """Return the agents, starts and ends of handled calls, clipped to the day."""
         parts: list[tuple[Codes, Milliseconds, Milliseconds]] = []
         for calls in self._truth.days_overlapping(first, last):
-            inside = ~calls.abandoned & (calls.ended_ms > first) & (calls.resolved_ms < last)
-            starts, ends = np.maximum(calls.resolved_ms[inside], first), np.minimum(calls.ended_ms[inside], last)
+            ended_ms = calls.ended_ms - calls.thread_ms
+            inside = ~calls.abandoned & (ended_ms > first) & (calls.resolved_ms < last)
+            starts, ends = np.maximum(calls.resolved_ms[inside], first), np.minimum(ended_ms[inside], last)
             parts.append((calls.agent[inside], starts, ends))
         empty = np.zeros(0, dtype=np.int64)
         agents, starts, ends = (np.concatenate([empty, *column]) for column in zip(*parts, strict=True))

@@ -63,6 +63,8 @@ class SimulatorSettings(BaseModel):
         watermark_lag_seconds: Delay after which data is complete, to the whole minute (invented default).
         details_lag_seconds: The same for the data lake that details jobs read; null for `watermark_lag_seconds`
             (invented default; the vendor mentions up to a day).
+        thread_share: Share of answered e-mails that are answered to and fro for one to seven days, as captured conversations
+            are (invented default).
         orphan_share: Share of conversations that never get a `conversationEnd` (invented default).
         job_seconds_base: Shortest duration of a job (invented default).
         job_seconds_per_1000_cells: Added for each thousand requested buckets x groups (invented default).
@@ -125,6 +127,7 @@ class SimulatorSettings(BaseModel):
 
     watermark_lag_seconds: Delay = 120.0
     details_lag_seconds: Delay | None = None
+    thread_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     orphan_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     job_seconds_base: Delay = 0.8

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cache_pipeline.simulator.calls import MAX_DURATION_MS, Calls, Generate, generated_calls
+from cache_pipeline.simulator.calls import MAX_DURATION_MS, MAX_THREAD_DAYS, Calls, Generate, generated_calls
 from cache_pipeline.simulator.intervals import days_between, local_day
 from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.simulator.volume_replay import read_arrivals, replayed_calls
@@ -22,8 +22,11 @@ _RESTATED_MS = 10_000
 class Truth:
     """The calls of every day, from a generator of single days. Thread-safe."""
 
-    def __init__(self, generate: Generate, zone: ZoneInfo, cached_days: int, margin_ms: int) -> None:
+    def __init__(
+        self, generate: Generate, zone: ZoneInfo, cached_days: int, margin_ms: int, *, has_threads: bool
+    ) -> None:
         self._generate = generate
+        self._has_threads = has_threads
         self._zone = zone
         self._cached_days = cached_days
         self._margin_ms = margin_ms
@@ -64,8 +67,12 @@ class Truth:
             self._days.pop(day, None)
 
     def days_overlapping(self, start_ms: int, end_ms: int) -> Iterator[Calls]:
-        """Yield the calls of each day that may have events in `[start_ms, end_ms)`."""
-        for day in days_between(local_day(start_ms - self._margin_ms, self._zone), local_day(end_ms, self._zone)):
+        """Yield the calls of each day that may have events in `[start_ms, end_ms)`; of earlier days, those that last for days."""
+        first = local_day(start_ms - self._margin_ms, self._zone)
+        # One more, because a day with a clock change may have 23 hours.
+        for number in range(MAX_THREAD_DAYS + 1, 0, -1) if self._has_threads else ():
+            yield self.day(first - timedelta(days=number)).threads
+        for day in days_between(first, local_day(end_ms, self._zone)):
             yield self.day(day)
 
 
@@ -84,10 +91,13 @@ def create_truth(settings: SimulatorSettings) -> Truth:
     Raises:
         SimulatorError: The arrivals file cannot be read.
     """
+    has_threads = settings.thread_share > 0
     if settings.arrivals is None:
         zone = ZoneInfo(settings.organisation_zone)
-        return Truth(generated_calls(settings), zone, settings.cached_days, MAX_DURATION_MS)
+        return Truth(generated_calls(settings), zone, settings.cached_days, MAX_DURATION_MS, has_threads=has_threads)
     arrivals = read_arrivals(settings.arrivals, ZoneInfo(settings.arrivals_zone))
     # A slot may begin late on its day and extend into the next, and a skipped slot is replayed an hour later.
     margin_ms = MAX_DURATION_MS + arrivals.slot_length // timedelta(milliseconds=1) + _HOUR_MS
-    return Truth(replayed_calls(arrivals, settings), arrivals.zone, settings.cached_days, margin_ms)
+    return Truth(
+        replayed_calls(arrivals, settings), arrivals.zone, settings.cached_days, margin_ms, has_threads=has_threads
+    )

@@ -171,6 +171,6 @@ def replayed_calls(arrivals: Arrivals, settings: SimulatorSettings) -> Generate:
         begins = np.repeat(np.array([slot.begin_ms for slot in slots], dtype=np.int64), counts)
         lengths = np.repeat(np.array([slot.end_ms - slot.begin_ms for slot in slots], dtype=np.int64), counts)
         offered = begins + np.floor(rng.random(len(begins)) * lengths).astype(np.int64)
-        return generate_outcomes(rng, np.sort(offered), settings)
+        return generate_outcomes(rng, np.sort(offered), settings, day)
 
     return generate

@@ -18,7 +18,11 @@ METRICS = ["nOffered", "nConnected", "nTransferred", "nOverSla", "tAnswered", "t
            "tAcw", "tHandle"]  # fmt: skip
 
 #: Its evening extends beyond midnight UTC.
-SMALL: Json = {"conversations_per_working_day": 1200, "organisation_zone": "America/New_York"}
+SMALL: Json = {
+    "conversations_per_working_day": 1200,
+    "organisation_zone": "America/New_York",
+    "token_lifetime_seconds": 10_000_000.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +117,12 @@ def test_job_returns_overlaps_and_query_returns_starts(shared_vendor: Vendor) ->
     assert in_both
     for row in first:
         if row["conversationId"] in in_both:
-            assert row["conversationStart"] < "2024-06-10T16:00:00.000Z" < row["conversationEnd"]
+            assert row["conversationStart"] < "2024-06-10T16:00:00.000Z" < row.get("conversationEnd", "later")
     midnight = "2024-06-11T00:00:00Z/2024-06-11T00:30:00Z"
     overlapping = _conversations(shared_vendor, interval=midnight)
     started = _conversations(shared_vendor, interval=midnight, startOfDayIntervalMatching=True)
     assert [row for row in overlapping if row["conversationStart"] >= "2024-06-11"] == started
+    assert min(row["conversationStart"] for row in overlapping) < "2024-06-08", "one has lasted for days"
     assert len(started) < len(overlapping)
     page = shared_vendor.post(
         f"{CONVERSATIONS}/query", {"interval": midnight, "paging": {"pageSize": 100, "pageNumber": 1}}
@@ -158,6 +163,11 @@ def test_conversation_is_open_until_its_end_is_visible(shared_vendor: Vendor) ->
     assert 0 < len(still_open) < len(rows)
     assert any(len(row["participants"]) == 2 for row in still_open), "a waiting conversation has no agent yet"
     shared_vendor.clock.seconds = submitted_at + 20_000
+    later = {row["conversationId"]: row for row in _conversations(shared_vendor, interval=now)}
+    threads = {row["conversationId"] for row in still_open if "conversationEnd" not in later[row["conversationId"]]}
+    assert 0 < len(threads) < len(still_open) / 2
+    assert {later[row]["participants"][0]["sessions"][0]["mediaType"] for row in threads} == {"email"}
+    shared_vendor.clock.seconds = submitted_at + 8 * 86_400
     later = {row["conversationId"]: row for row in _conversations(shared_vendor, interval=now)}
     assert all("conversationEnd" in later[row["conversationId"]] for row in still_open)
     ended = [{"type": "and", "predicates": [{"dimension": "conversationEnd", "operator": "exists"}]}]
@@ -232,6 +242,45 @@ def test_presence_details_add_up_to_user_aggregates(shared_vendor: Vendor) -> No
 
 def _ms(instant: str) -> int:
     return round(datetime.fromisoformat(instant).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("now", "has_end"), [("2024-06-09T12:00:30+00:00", False), ("2024-06-10T20:00:30+00:00", True)]
+)
+def test_weekend_is_one_stretch_whose_end_is_known_on_monday(shared_vendor: Vendor, now: str, has_end: bool) -> None:
+    shared_vendor.clock.seconds = SettableClock(now).seconds
+    stretches: dict[str, list[Json]] = {}
+    for day in ("2024-06-08T00:00:00Z/2024-06-08T04:00:00Z", "2024-06-09T00:00:00Z/2024-06-10T00:00:00Z"):
+        body = {"interval": day, "paging": {"pageSize": 100, "pageNumber": 1}}
+        for user in shared_vendor.post(f"{USERS}/query", body).json()["userDetails"]:
+            stretches.setdefault(user["userId"], []).append(user["primaryPresence"][-1])
+    off_duty = [of_friday for of_friday, of_sunday in stretches.values() if of_friday == of_sunday]
+    assert len(off_duty) == 20, "the others work on weekends"
+    for stretch in off_duty:
+        assert (stretch["systemPresence"], "endTime" in stretch) == ("OFFLINE", has_end)
+        assert not has_end or _ms(stretch["endTime"]) - _ms(stretch["startTime"]) > 48 * 3_600_000
+
+
+def test_stretch_is_the_same_whatever_the_interval(shared_vendor: Vendor) -> None:
+    shared_vendor.clock.seconds = SettableClock("2024-06-25T12:00:00+00:00").seconds
+    days = [f"2024-06-{day:02}T00:00:00Z/2024-06-{day + 1:02}T00:00:00Z" for day in range(3, 24)]
+    by_day = [
+        (user["userId"], *sorted(record.items()))
+        for day in days
+        for user in _entries(shared_vendor, _job(shared_vendor, USERS, interval=day), "userDetails")
+        for record in user["primaryPresence"]
+    ]
+    whole = [
+        (user["userId"], *sorted(record.items()))
+        for user in _entries(
+            shared_vendor,
+            _job(shared_vendor, USERS, interval="2024-06-03T00:00:00Z/2024-06-24T00:00:00Z"),
+            "userDetails",
+        )
+        for record in user["primaryPresence"]
+    ]
+    assert len(set(whole)) == len(whole)
+    assert set(by_day) == set(whole)
 
 
 def test_ongoing_state_has_no_end(shared_vendor: Vendor) -> None:

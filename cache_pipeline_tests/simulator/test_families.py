@@ -53,6 +53,28 @@ def test_generated_dimensions_belong_to_some_family_and_not_calls() -> None:
     assert set(GENERATED_DIMENSIONS) == {name for family in OTHER_FAMILIES for name in family.generated_dimensions}
 
 
+@pytest.mark.parametrize("family", ["evaluations", "surveys"])
+def test_figures_of_a_day_grow_for_weeks_unless_asked_by_event_time(family: str) -> None:
+    metrics = {"evaluations": ["nEvaluations"], "surveys": ["nSurveyResponses"]}[family]
+
+    def counts(vendor: Vendor) -> tuple[int, int]:
+        by_call = _totals(_results(vendor, family, metrics=metrics))
+        by_event = _totals(_results(vendor, family, metrics=metrics, alternateTimeDimension="eventTime"))
+        return by_call[metrics[0], "count"], by_event[metrics[0], "count"]
+
+    with open_vendor(
+        SETTINGS.model_copy(update={"conversations_per_working_day": 4000, "token_lifetime_seconds": 10_000_000.0})
+    ) as vendor:
+        seen = [counts(vendor)]
+        for _ in range(4):
+            vendor.clock.seconds += 7 * 86_400
+            seen.append(counts(vendor))
+    of_call, of_event = zip(*seen, strict=True)
+    assert list(of_call) == sorted(set(of_call)), "it grows every week"
+    assert of_call[0] < of_call[-1] / 2
+    assert set(of_event) == {of_event[0]} != {0}
+
+
 def test_figures_depend_on_the_seed() -> None:
     def results(seed: int) -> list[Json]:
         with open_vendor(SETTINGS.model_copy(update={"seed": seed})) as vendor:

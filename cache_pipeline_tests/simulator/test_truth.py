@@ -9,9 +9,9 @@ import pytest
 
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery, aggregate
-from cache_pipeline.simulator.calls import MAX_DURATION_MS
+from cache_pipeline.simulator.calls import MAX_DURATION_MS, MAX_THREAD_DAYS
 from cache_pipeline.simulator.intervals import to_ms
-from cache_pipeline.simulator.organisation import create_organisation
+from cache_pipeline.simulator.organisation import MEDIA, create_organisation
 from cache_pipeline.simulator.truth import create_truth
 from cache_pipeline_tests.simulator.vendor import DAY, Vendor, open_vendor
 
@@ -87,7 +87,9 @@ def test_conversations_have_stable_ids_and_bounded_durations() -> None:
     regenerated = create_truth(SETTINGS).day(MONDAY)
     assert ids == [regenerated.conversation_id(row) for row in range(len(ids))]
     spans = calls.wait_ms + calls.talk_ms + calls.held_ms + calls.acw_ms
-    assert spans.max() <= MAX_DURATION_MS
+    assert (spans - calls.thread_ms).max() <= MAX_DURATION_MS
+    assert 86_400_000 <= spans.max() <= MAX_DURATION_MS + MAX_THREAD_DAYS * 86_400_000
+    assert set(calls.media[calls.thread_ms > 0]) == {MEDIA.index("email")}
     assert (calls.met == (~calls.abandoned & (calls.wait_ms <= 20_000))).all()
     assert not calls.talk_ms[calls.abandoned].any()
 
@@ -122,7 +124,7 @@ def test_aggregates_equal_a_count_call_by_call(start: datetime) -> None:
 def _count_call_by_call(edges: list[int]) -> dict[tuple, list[int]]:
     organisation, truth = create_organisation(SETTINGS), create_truth(SETTINGS)
     figures: dict[tuple, list[int]] = {}
-    for day in (date(2024, 6, 9), MONDAY, date(2024, 6, 11), date(2024, 6, 12)):
+    for day in (date(2024, 6, number) for number in range(1, 13)):
         calls = truth.day(day)
         for row in range(len(calls.queue)):
             offered, wait = int(calls.offered_ms[row]), int(calls.wait_ms[row])
