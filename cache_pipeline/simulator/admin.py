@@ -1,4 +1,4 @@
-"""The simulator's own endpoints: health, counters, faults, restatements and the truth; no token and no rate limit."""
+"""The simulator's own endpoints: health, counters, faults, restatements, names and the truth; no token and no rate limit."""
 
 from datetime import date
 from typing import Any
@@ -27,6 +27,17 @@ class Restatement(BaseModel):
     day: date
 
 
+class DirectoryChange(BaseModel):
+    """The body of `POST /simulator/directory`: what is renamed or deleted; omitted fields stay as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    id: str
+    name: str | None = None
+    deleted: bool | None = None
+
+
 class Admin:
     """The simulator's own endpoints."""
 
@@ -43,6 +54,8 @@ class Admin:
             ("POST", "/simulator/faults", self._set_faults),
             ("DELETE", "/simulator/faults", self._clear_faults),
             ("POST", "/simulator/restatements", self._restate),
+            ("GET", "/simulator/directory", self._directory),
+            ("POST", "/simulator/directory", self._change_directory),
             ("GET", "/simulator/truth", self._read_truth),
         ]
         return [Route(path, _unauthenticated(handler), methods=[method]) for method, path, handler in table]
@@ -74,6 +87,21 @@ class Admin:
     async def _restate(self, request: Request) -> Response:
         body = await read_json(request, Restatement, self._simulator.settings.max_body_bytes)
         self._simulator.truth.restate(body.day)
+        return Response(status_code=204)
+
+    async def _directory(self, _: Request) -> Response:
+        directory = self._simulator.directory
+        return JSONResponse(
+            {kind: {entry.id: entry.name for entry in directory.entries(kind)} for kind in directory.kinds}
+        )
+
+    async def _change_directory(self, request: Request) -> Response:
+        body = await read_json(request, DirectoryChange, self._simulator.settings.max_body_bytes)
+        directory = self._simulator.directory
+        if body.kind not in directory.kinds:
+            raise bad_request(f"kind: unknown value {body.kind}; expected one of {', '.join(directory.kinds)}")
+        if not directory.change(body.kind, body.id, name=body.name, is_deleted=body.deleted):
+            raise bad_request(f"id: there is no {body.kind} with id {body.id}")
         return Response(status_code=204)
 
     async def _read_truth(self, request: Request) -> Response:

@@ -132,9 +132,12 @@ class _ConversationWriter:
         first = talk // 2 if held else talk
         position = self.resolved
         segments: list[Json] = []
+        codes = self.organisation.wrap_up_codes
+        code = codes[int(self.call.calls.id_words[self.call.row][1]) % len(codes)]
         for kind, length in (("interact", first), ("hold", held), ("interact", talk - first), ("wrapup", acw)):
             if length or kind == "wrapup":
-                segments.append(_segment(kind, position, position + length, **queue))
+                wrap_up = {"wrapUpCode": code} if kind == "wrapup" else {}
+                segments.append(_segment(kind, position, position + length, **queue, **wrap_up))
                 position += length
         [segment for segment in segments if segment["segmentType"] == "interact"][-1]["disconnectType"] = disconnect
         return segments

@@ -1,4 +1,7 @@
-"""The simulated organisation: queues, divisions, media, flows and agents, with ids derived from the seed."""
+"""The simulated organisation: queues, divisions, media, flows and agents, with ids derived from the seed.
+
+Their names are in `directory.py`.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from cache_pipeline.simulator.settings import SimulatorSettings
 
 MEDIA = ("voice", "chat", "email")
 _FLOWS = 3
+WRAP_UP_CODES = ("Resolved", "Call back", "Forwarded", "Wrong number")
 
 GENERATED_DIMENSIONS: Mapping[str, int] = {
     "actionId": 4,
@@ -41,6 +45,7 @@ class Organisation:
 
     values: Mapping[str, tuple[str, ...]]
     presences: Mapping[str, str]
+    wrap_up_codes: tuple[str, ...]
 
     @property
     def divisions(self) -> tuple[str, ...]:
@@ -75,4 +80,5 @@ def create_organisation(settings: SimulatorSettings) -> Organisation:
             **{dimension: ids(dimension, size) for dimension, size in GENERATED_DIMENSIONS.items()},
         },
         {presence: str(uuid5(NAMESPACE_OID, f"{settings.seed}/presence/{presence}")) for presence in SYSTEM_PRESENCES},
+        ids("wrap-up code", len(WRAP_UP_CODES)),
     )

@@ -99,8 +99,8 @@ class SimulatorSettings(BaseModel):
 
     seed: Annotated[int, Field(ge=0)] = 20240101
     organisation_zone: str = "Europe/Berlin"
-    queues: Annotated[int, Field(ge=1, le=1000)] = 8
-    agents: Annotated[int, Field(ge=1, le=10_000)] = 30
+    queues: Annotated[int, Field(ge=1, le=5000)] = 8
+    agents: Annotated[int, Field(ge=1, le=50_000)] = 30
     divisions: Annotated[int, Field(ge=1, le=100)] = 2
     conversations_per_working_day: Annotated[int, Field(ge=0, le=1_000_000)] = 6000
     service_level_seconds: Delay = 20.0

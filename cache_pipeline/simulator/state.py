@@ -10,6 +10,7 @@ from cache_pipeline.simulator.aggregate import Aggregate, AggregateQuery, aggreg
 from cache_pipeline.simulator.calls import Visibility
 from cache_pipeline.simulator.clock import Clock
 from cache_pipeline.simulator.counters import Counters
+from cache_pipeline.simulator.directory import Directory
 from cache_pipeline.simulator.errors import too_large
 from cache_pipeline.simulator.faults import FaultInjector
 from cache_pipeline.simulator.filters import Condition, is_one_of
@@ -34,6 +35,7 @@ class Simulator:
     settings: SimulatorSettings
     clock: Clock
     organisation: Organisation
+    directory: Directory
     truth: Truth
     presence: PresenceStore
     tokens: TokenIssuer
@@ -135,11 +137,12 @@ def create_simulator(settings: SimulatorSettings, clock: Clock) -> Simulator:
     Raises:
         SimulatorError: The arrivals file cannot be read.
     """
-    truth = create_truth(settings)
+    truth, organisation = create_truth(settings), create_organisation(settings)
     return Simulator(
         settings=settings,
         clock=clock,
-        organisation=create_organisation(settings),
+        organisation=organisation,
+        directory=Directory(organisation, settings.seed),
         truth=truth,
         presence=PresenceStore(truth, settings.agents),
         tokens=TokenIssuer(settings),

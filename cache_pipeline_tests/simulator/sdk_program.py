@@ -209,6 +209,46 @@ def _other_families(api: Any, names: dict[str, Any]) -> dict[str, Any]:
     return by_family
 
 
+def _lookups(api: Any) -> dict[str, Any]:
+    """Return the names in every listing, by id, and the number of pages that each took."""
+    client = api.api_client
+    listings = {
+        "queues": sdk.RoutingApi(client).get_routing_queues,
+        "users": sdk.UsersApi(client).get_users,
+        "skills": sdk.RoutingApi(client).get_routing_skills,
+        "wrapupcodes": sdk.RoutingApi(client).get_routing_wrapupcodes,
+        "divisions": sdk.AuthorizationApi(client).get_authorization_divisions,
+        "flows": sdk.ArchitectApi(client).get_flows,
+        "groups": sdk.GroupsApi(client).get_groups,
+    }
+    found: dict[str, Any] = {}
+    for kind, listing in listings.items():
+        names: dict[str, str] = {}
+        scalars: set[str] = set()
+        number = 0
+        while True:
+            number += 1
+            page = listing(page_size=3, page_number=number)
+            assert (page.page_number, page.page_size) == (number, 3)
+            names |= {entity.id: entity.name for entity in page.entities}
+            scalars |= {
+                str(getattr(entity, name, "")) for entity in page.entities for name in ("state", "type", "visibility")
+            }
+            if page.next_uri is None:
+                break
+        assert (page.page_count, page.total) == (number, len(names))
+        found[kind] = {"names": names, "pages": number, "scalars": sorted(scalars)}
+    teams, page = {}, sdk.TeamsApi(client).get_teams(page_size="1")
+    while True:
+        teams |= {entity.id: entity.name for entity in page.entities}
+        if page.next_uri is None:
+            break
+        after = page.next_uri.partition("after=")[2].partition("&")[0]
+        page = sdk.TeamsApi(client).get_teams(page_size="1", after=after)
+    found["teams"] = {"names": teams, "pages": len(teams), "scalars": []}
+    return found
+
+
 def _errors(api: Any) -> dict[str, Any]:
     query = sdk.ConversationAggregationQuery()
     query.interval, query.metrics = DAY, ["nImaginary"]
@@ -240,6 +280,7 @@ def main() -> None:
     observations["user_aggregates"] = _aggregates(api, "users")
     observations["names"] = _names()
     observations["others"] = _other_families(api, observations["names"])
+    observations["lookups"] = _lookups(api)
     observations["errors"] = _errors(api)
     print(json.dumps(observations))
 

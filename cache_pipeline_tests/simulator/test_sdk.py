@@ -42,7 +42,8 @@ def sdk_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Observations, int
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert run.returncode == 0, run.stderr
         rows = httpx.get(f"{url}/simulator/truth", params={"interval": DAY}).json()["rows"]
-    return json.loads(run.stdout.splitlines()[-1]), sum(row["offered"] for row in rows)
+        directory = httpx.get(f"{url}/simulator/directory").json()
+    return {**json.loads(run.stdout.splitlines()[-1]), "directory": directory}, sum(row["offered"] for row in rows)
 
 
 def test_jobs_of_every_family_finish_with_all_pages(sdk_run: tuple[Observations, int]) -> None:
@@ -103,6 +104,15 @@ def test_sdk_knows_every_value(sdk_run: tuple[Observations, int]) -> None:
     assert {"ON_QUEUE", "OFFLINE", "INTERACTING", "OFF_QUEUE"} <= set(values)
     assert result["users"]["users"] == result["users"]["aggregate_users"] == 30
     assert set(result["users"]["qualifiers"]) == set(result["users"]["presences"])
+
+
+def test_sdk_reads_every_name_page_by_page(sdk_run: tuple[Observations, int]) -> None:
+    result, _ = sdk_run
+    assert {kind: listing["names"] for kind, listing in result["lookups"].items()} == result["directory"]
+    assert {kind: listing["pages"] for kind, listing in result["lookups"].items()} == {
+        "queues": 3, "users": 10, "skills": 2, "wrapupcodes": 2, "divisions": 1, "flows": 1, "groups": 1, "teams": 2
+    }  # fmt: skip
+    assert not any("outdated_sdk_version" in listing["scalars"] for listing in result["lookups"].values())
 
 
 def test_deleted_job_is_unknown(sdk_run: tuple[Observations, int]) -> None:
