@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +22,13 @@ from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
-from cache_pipeline.vendors.spec import VendorSpec
+from cache_pipeline.vendors.spec import Lookup, VendorSpec
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from cache_pipeline.service.names import LookupResult, Names
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.service.report_service import ReportService
     from cache_pipeline.storage.base import HotTier
@@ -287,6 +288,43 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
         return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
 
 
+@contextmanager
+def open_stored_names(settings: Settings) -> Generator[Names]:
+    """Open the stored names of the settings' tenant.
+
+    Raises:
+        SettingsError: No URL is set.
+    """
+    from cache_pipeline.service.names import Names
+    from cache_pipeline.storage.postgres.names import open_names
+
+    with open_names(settings.required_postgres_url()) as store:
+        yield Names(store, settings.tenant)
+
+
+async def refresh_names(
+    settings: Settings, account_id: str, lookups: Sequence[Lookup], now: datetime
+) -> dict[str, LookupResult]:
+    """Read some of an account's listings of names, and store what has changed.
+
+    Raises:
+        SettingsError: A URL is missing, or the account is wrong.
+        UpstreamError: The vendor could not be reached, or refused for another reason than a missing permission.
+    """
+    from cache_pipeline.redis_connection import open_redis
+    from cache_pipeline.service.names import refresh_lookup
+    from cache_pipeline.storage.base import NameScope
+
+    scope = NameScope(settings.tenant, account_id)
+    connection = connect_vendor(settings, account_id)
+    async with open_redis(settings.required_redis_url()) as redis, connection.open_client(redis) as client:
+        with open_stored_names(settings) as names:
+            return {
+                lookup.name: await refresh_lookup(client, connection.vendor, lookup, names.store, scope, now)
+                for lookup in lookups
+            }
+
+
 @asynccontextmanager
 async def open_hot_tier(settings: Settings) -> AsyncGenerator[HotTier]:
     """Open the hot tier alone, which takes a fraction of the time of the whole service.
@@ -322,6 +360,7 @@ async def open_service(
     from cache_pipeline.storage.coalescer import Coalescer
     from cache_pipeline.storage.postgres.history import open_history
     from cache_pipeline.storage.postgres.ledger import open_ledger
+    from cache_pipeline.storage.postgres.names import open_names
     from cache_pipeline.storage.redis.hot import RedisHotTier
     from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
     from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
@@ -353,6 +392,7 @@ async def open_service(
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
             single_flight=await stack.enter_async_context(RedisSingleFlight(redis)),
             coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
+            names=stack.enter_context(open_names(settings.required_postgres_url())),
             clock=utc_now,
             tenant=settings.tenant,
             on_stored=on_stored,

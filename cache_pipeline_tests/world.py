@@ -64,6 +64,7 @@ class World:
     redis: Redis
     admin: httpx.AsyncClient
     clock: SteppedClock
+    settings: Settings
 
     async def fetch_and_store(self, interval: Interval, report: Report = REPORT) -> list[ChunkResult]:
         """Fetch and store one interval as a run of Dagster does; return the verdicts on the vendor's answers."""
@@ -150,6 +151,6 @@ def open_world(postgres_database: str, redis_database: str, monkeypatch: pytest.
                 Redis.from_url(redis_database) as redis,
                 httpx.AsyncClient(base_url=url) as admin,
             ):
-                yield World(replace(service, clock=clock), redis, admin, clock)
+                yield World(replace(service, clock=clock), redis, admin, clock, settings)
 
     return opened

@@ -25,7 +25,7 @@ from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, H
 from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, SingleFlight
+from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.upstream.polling import JobPoller
@@ -55,6 +55,7 @@ class ReportService:
         ledger: The record of every upstream query.
         single_flight: Lets one process at a time work on an answer or a chunk.
         coalescer: Shares one task between all identical callers of this process.
+        names: The names of ids.
         clock: The current time, in UTC.
         tenant: The tenant whose data it reads and writes.
         on_stored: Called with what was written to history.
@@ -71,6 +72,7 @@ class ReportService:
     ledger: Ledger
     single_flight: SingleFlight
     coalescer: Coalescer[Hit | Miss, ProgressEvent]
+    names: NameStore
     clock: Callable[[], datetime]
     tenant: str
     on_stored: OnStored = ignore_stored

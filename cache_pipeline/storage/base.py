@@ -1,13 +1,13 @@
 """What the rest of the package needs of its stores: the ports, and the values that cross them.
 
-PostgreSQL implements `History`, `Ledger`, `JobStore`, `ApiKeyStore` and `StatusQueries`, Redis the others. The tests have
-`History`, `Ledger` and `SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
+PostgreSQL implements `History`, `Ledger`, `NameStore`, `JobStore`, `ApiKeyStore` and `StatusQueries`, Redis the others. The
+tests have `History`, `Ledger` and `SingleFlight` in memory too; those of history and ledger pass the same tests as PostgreSQL.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.names import ListedName, NameChanges, NameVersion
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.query.verification import SecondLook
@@ -319,6 +320,72 @@ class History(Protocol):
 
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
         """Sum a column in each bucket of an interval, or count rows without one; buckets without rows are omitted."""
+        ...
+
+
+# --- Names of ids ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NameScope:
+    """Whose names they are.
+
+    Attributes:
+        tenant: The tenant.
+        account: The vendor's account, such as ``vendor/main``.
+    """
+
+    tenant: str
+    account: str
+
+
+@dataclass(frozen=True)
+class LookupState:
+    """What is known of one listing of names.
+
+    Attributes:
+        listed_at: When it was last read completely; None if it never was.
+        names: The ids with a name that is still valid.
+        problem: Why it cannot be read; None if the last attempt succeeded.
+    """
+
+    listed_at: datetime | None
+    names: int
+    problem: str | None
+
+
+class NameStore(Protocol):
+    """The names of ids, with the time for which each was valid. Every method is one transaction, and blocks."""
+
+    def update(self, scope: NameScope, lookup: str, listed: Mapping[str, ListedName], at: datetime) -> NameChanges:
+        """Store what a complete listing changes, unless a later one was stored.
+
+        Args:
+            scope: Whose names they are.
+            lookup: The listing.
+            listed: All its entries by id.
+            at: When it was read.
+
+        Returns:
+            What was changed.
+        """
+        ...
+
+    def record_problem(self, scope: NameScope, lookup: str, problem: str) -> bool:
+        """Record why a listing cannot be read. Return False if the same was recorded before."""
+        ...
+
+    def versions(self, scope: NameScope, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, list[NameVersion]]]:
+        """Return the names of ids by lookup and id, oldest first; ids without a name are absent.
+
+        Args:
+            scope: Whose names they are.
+            ids: The ids of each lookup.
+        """
+        ...
+
+    def state(self, scope: NameScope) -> dict[str, LookupState]:
+        """Return what is known of each listing."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pydantic import ConfigDict, model_validator
 
 from cache_pipeline.check_result import CheckResult
+from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import VendorAccount
@@ -84,6 +85,29 @@ class DoctorContext(Generic[AccountT]):
     is_quota_used: bool
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """A vendor's listing of the names of what some dimensions hold the ids of.
+
+    Attributes:
+        name: What it lists, in lower case, such as ``queues``.
+        dimensions: The dimensions that hold the ids.
+        path: The path of the listing.
+        permission: What the OAuth client's role needs; None if every client may read it.
+        parameters: Parameters of every request.
+    """
+
+    name: str
+    dimensions: tuple[str, ...]
+    path: str
+    permission: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+#: Yields the names of one page of a listing after another, by id.
+ReadLookup = Callable[["httpx.AsyncClient", Lookup], AsyncIterator[Mapping[str, ListedName]]]
+
+
 async def _check_nothing(_context: DoctorContext[Any]) -> list[CheckResult]:
     return []
 
@@ -103,6 +127,8 @@ class VendorSpec(Generic[AccountT]):
         discover: Finds the addresses of accounts that name an issuer.
         check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
+        lookups: The listings of names.
+        read_lookup: Reads a listing; None if the vendor has none.
         refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
         example: The fields ``query_type``, ``metrics`` and ``volume_metric`` of an example report.
     """
@@ -117,6 +143,8 @@ class VendorSpec(Generic[AccountT]):
     discover: DiscoverAddresses | None = None
     check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
     read_payload: Callable[[object], QueryPayload] | None = None
+    lookups: tuple[Lookup, ...] = ()
+    read_lookup: ReadLookup | None = None
     refetch_window: timedelta | None = None
     example: Mapping[str, str] = field(default_factory=dict[str, str])
 

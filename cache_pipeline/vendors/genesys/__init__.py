@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresses
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
 from cache_pipeline.vendors.spec import VendorSpec
 
@@ -14,6 +15,8 @@ VENDOR = VendorSpec(
     create_adapter=lambda client, _: GenesysAdapter(client),
     addresses=find_addresses,
     check_permissions=check_permissions,
+    lookups=LOOKUPS,
+    read_lookup=read_lookup,
     # Settled figures are rewritten after 48 hours.
     refetch_window=timedelta(days=3),
     example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},

@@ -35,7 +35,12 @@ from cache_pipeline_tests.vendors.workbench import (
 
 #: No conversation crosses midnight; one call is allowed every 50 ms.
 SETTINGS = INSTANT.model_copy(
-    update={"conversations_per_working_day": 600, "organisation_zone": "UTC", "cxone_call_seconds": 0.05}
+    update={
+        "conversations_per_working_day": 600,
+        "organisation_zone": "UTC",
+        "cxone_call_seconds": 0.05,
+        "thread_share": 0.0,
+    }
 )
 NOW = datetime(2024, 6, 12, 10, 0, 30, tzinfo=UTC)
 

@@ -30,7 +30,8 @@ from cache_pipeline_tests.vendors.workbench import (
     simulated_vendor,
 )
 
-SMALL = INSTANT.model_copy(update={"conversations_per_working_day": 800})
+# Without threads of days, all figures of a day are known soon after it.
+SMALL = INSTANT.model_copy(update={"conversations_per_working_day": 800, "thread_share": 0.0})
 NEXT_DAY = Interval(DAY.end, DAY.end + timedelta(days=1))
 
 

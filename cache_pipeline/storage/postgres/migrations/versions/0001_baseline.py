@@ -1,4 +1,4 @@
-"""The first schema: coverage, the ledger of upstream queries, completeness results, API jobs and API keys."""
+"""The first schema: coverage, the ledger of upstream queries, completeness results, names, API jobs and API keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,6 +20,7 @@ def upgrade() -> None:
     _create_coverage_tables()
     _create_chunk_tables()
     _create_ledger()
+    _create_name_tables()
     _create_api_tables()
 
 
@@ -29,6 +30,8 @@ def downgrade() -> None:
         "dead_letter",
         "api_key",
         "job",
+        "entity_name",
+        "lookup",
         "upstream_query",
         "truncation_stats",
         "chunk_result",
@@ -139,6 +142,27 @@ def _create_ledger() -> None:
             "upstream_query_open", "series", "interval", unique=True, postgresql_where=sa.text("ended_at IS NULL")
         ),
         sa.Index("upstream_query_lease_until", "lease_until"),
+        schema=_SCHEMA,
+    )
+
+
+def _create_name_tables() -> None:
+    """Create the tables of the names of ids, each with the time for which it was valid, and of their listings."""
+    scope = [sa.Column(name, sa.Text, primary_key=True) for name in ("tenant", "account", "lookup")]
+    op.create_table(
+        "lookup",
+        *scope,
+        sa.Column("listed_at", _INSTANT, comment="when it was last read completely"),
+        sa.Column("problem", sa.Text, comment="why it cannot be read"),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "entity_name",
+        *(sa.Column(column.name, sa.Text, primary_key=True) for column in scope),
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("valid_from", _INSTANT, primary_key=True),
+        sa.Column("valid_to", _INSTANT, comment="NULL while it is valid"),
+        sa.Column("name", sa.Text, nullable=False),
         schema=_SCHEMA,
     )
 

@@ -1,0 +1,170 @@
+"""Names for ids: reads a vendor's listings into the store, and joins the stored names to answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cache_pipeline.errors import UpstreamRefused
+from cache_pipeline.query.names import (
+    ListedName,
+    NameChanges,
+    NameTime,
+    add_names,
+    distinct_ids,
+    with_name_columns,
+)
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column, to_snake_case
+from cache_pipeline.storage.base import NameScope, NameStore
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.vendors.registry import find_vendor
+from cache_pipeline.vendors.spec import Lookup, VendorSpec
+
+logger = logging.getLogger(__name__)
+
+_FORBIDDEN = 403
+
+
+def lookups_by_column(report: Report, columns: Iterable[Column]) -> dict[str, str]:
+    """Return the lookup that has the names of a column's ids, by column, of those columns that hold ids."""
+    found = _lookup_names(report)
+    return {column.name: found[column.name] for column in columns if column.name in found}
+
+
+def _lookup_names(report: Report) -> dict[str, str]:
+    """Return the lookup of each column of the report's vendor that holds ids."""
+    lookups = find_vendor(report.platform).lookups
+    return {to_snake_case(dimension): lookup.name for lookup in lookups for dimension in lookup.dimensions}
+
+
+def needed_lookups(report: Report, columns: Iterable[Column]) -> tuple[Lookup, ...]:
+    """Return the lookups of a report's vendor that have names for its columns."""
+    names = set(lookups_by_column(report, columns).values())
+    return tuple(lookup for lookup in find_vendor(report.platform).lookups if lookup.name in names)
+
+
+@dataclass(frozen=True)
+class LookupResult:
+    """What reading a listing has led to.
+
+    Attributes:
+        names: The entries that the vendor listed.
+        pages: The requests that it took.
+        changes: What was changed in the store; None if the listing may not be read.
+        problem: Why it may not be read; None if it was.
+        is_new_problem: Whether it could be read the last time, or for another reason not.
+    """
+
+    names: int = 0
+    pages: int = 0
+    changes: NameChanges | None = None
+    problem: str | None = None
+    is_new_problem: bool = False
+
+
+async def refresh_lookup(
+    client: httpx.AsyncClient,
+    vendor: VendorSpec[Any],
+    lookup: Lookup,
+    store: NameStore,
+    scope: NameScope,
+    now: datetime,
+) -> LookupResult:
+    """Read a listing to its end, and store what has changed; if a page fails, nothing is.
+
+    A missing permission is recorded and reported once: names are a convenience, and figures do not depend on them.
+
+    Args:
+        client: Sends requests through the shared quota.
+        vendor: The vendor.
+        lookup: The listing.
+        store: The store.
+        scope: Whose names they are.
+        now: The time from which new names are valid.
+
+    Raises:
+        UpstreamError: The vendor refused for another reason, or could not be reached.
+        SchemaMismatch: A page does not have the documented shape.
+    """
+    if vendor.read_lookup is None:
+        raise TypeError(f"{vendor.name} declares lookups, and no function that reads them")
+    listed: dict[str, ListedName] = {}
+    pages = 0
+    try:
+        async for page in vendor.read_lookup(client, lookup):
+            listed |= page
+            pages += 1
+    except UpstreamRefused as error:
+        if error.status != _FORBIDDEN:
+            raise
+        # Without the id of the request, so that the same refusal is the same problem tomorrow.
+        problem = f"{lookup.path}: {error.vendor_message or 'forbidden'}"
+        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem)
+        if is_new:
+            logger.warning("%s has no names of %s: %s", scope.account, lookup.name, error)
+        return LookupResult(problem=problem, is_new_problem=is_new)
+    changes = await asyncio.to_thread(store.update, scope, lookup.name, listed, now)
+    return LookupResult(len(listed), pages, changes)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The stored names of one tenant.
+
+    Attributes:
+        store: The store.
+        tenant: The tenant.
+    """
+
+    store: NameStore
+    tenant: str
+
+    def add(self, report: Report, columns: Sequence[Column], rows: pa.Table, when: NameTime) -> pa.Table:
+        """Add a column with names after each column of ids. This blocks.
+
+        Args:
+            report: The report of the rows.
+            columns: Its columns.
+            rows: The rows.
+            when: Which name of an id that was renamed.
+        """
+        lookups = {
+            name: lookup for name, lookup in lookups_by_column(report, columns).items() if name in rows.schema.names
+        }
+        ids: dict[str, set[str]] = {}
+        for column, lookup in lookups.items():
+            ids.setdefault(lookup, set()).update(distinct_ids(rows, column))
+        versions = self.store.versions(NameScope(self.tenant, report.account_id), ids)
+        return add_names(rows, {column: versions[lookup] for column, lookup in lookups.items()}, when)
+
+    def columns(self, report: Report, columns: Sequence[Column]) -> tuple[Column, ...]:
+        """Return columns with those of the names."""
+        return with_name_columns(columns, lookups_by_column(report, columns))
+
+    def current(self, report: Report, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
+        """Return the current names of ids by column and id; ids without a name are absent. This blocks.
+
+        Args:
+            report: The report whose columns they are.
+            ids: The ids by column.
+        """
+        found = _lookup_names(report)
+        wanted: dict[str, set[str]] = {}
+        for column, values in ids.items():
+            if column in found:
+                wanted.setdefault(found[column], set()).update(values)
+        versions = self.store.versions(NameScope(self.tenant, report.account_id), wanted)
+        return {
+            column: {
+                id_: versions[found[column]][id_][-1].name for id_ in sorted(values) if id_ in versions[found[column]]
+            }
+            for column, values in ids.items()
+            if column in found
+        }

@@ -1,0 +1,148 @@
+"""The names of ids in PostgreSQL, each with the time for which it was valid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+import psycopg
+from psycopg import Connection, Cursor
+from psycopg.errors import UndefinedTable
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.query.names import ListedName, NameChanges, NameVersion, merge_names
+from cache_pipeline.storage.base import LookupState, NameScope
+from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+
+_CONNECTIONS = 2
+_NO_CHANGES = NameChanges({}, frozenset(), {})
+_OF_LOOKUP = "tenant = %(tenant)s AND account = %(account)s AND lookup = %(lookup)s"
+# The row is also the lock: two listings of one kind are stored one after the other.
+_LOCK = """
+    INSERT INTO cache_pipeline_state.lookup (tenant, account, lookup) VALUES (%(tenant)s, %(account)s, %(lookup)s)
+    ON CONFLICT (tenant, account, lookup) DO UPDATE SET lookup = excluded.lookup
+    RETURNING listed_at
+"""
+_LATEST = f"""
+    SELECT DISTINCT ON (id) id, name, valid_from, valid_to FROM cache_pipeline_state.entity_name
+    WHERE {_OF_LOOKUP} ORDER BY id, valid_from DESC
+"""  # noqa: S608 - a constant of this module
+_CLOSE = f"""
+    UPDATE cache_pipeline_state.entity_name SET valid_to = %(at)s
+    WHERE {_OF_LOOKUP} AND id = ANY (%(closed)s) AND valid_to IS NULL
+"""  # noqa: S608 - a constant of this module
+# A name that ended at the instant at which it began was replaced by the second listing of that instant.
+_OPEN = """
+    INSERT INTO cache_pipeline_state.entity_name (tenant, account, lookup, id, valid_from, valid_to, name)
+    SELECT %(tenant)s, %(account)s, %(lookup)s, id, %(at)s, %(valid_to)s, name
+    FROM unnest(%(ids)s::text[], %(names)s::text[]) AS given (id, name)
+    ON CONFLICT (tenant, account, lookup, id, valid_from) DO UPDATE SET name = excluded.name, valid_to = excluded.valid_to
+"""
+_LISTED = f"""
+    UPDATE cache_pipeline_state.lookup SET listed_at = %(at)s, problem = NULL WHERE {_OF_LOOKUP}
+"""  # noqa: S608 - a constant of this module
+_RECORD_PROBLEM = """
+    INSERT INTO cache_pipeline_state.lookup AS l (tenant, account, lookup, problem)
+    VALUES (%(tenant)s, %(account)s, %(lookup)s, %(problem)s)
+    ON CONFLICT (tenant, account, lookup) DO UPDATE SET problem = excluded.problem
+    WHERE l.problem IS DISTINCT FROM excluded.problem
+    RETURNING lookup
+"""
+_VERSIONS = """
+    SELECT n.lookup, n.id, n.name, n.valid_from, n.valid_to
+    FROM unnest(%(lookups)s::text[], %(ids)s::text[]) AS given (lookup, id)
+    JOIN cache_pipeline_state.entity_name AS n
+        ON n.tenant = %(tenant)s AND n.account = %(account)s AND n.lookup = given.lookup AND n.id = given.id
+    ORDER BY n.lookup, n.id, n.valid_from
+"""
+_STATE = """
+    SELECT l.lookup, l.listed_at, l.problem, (
+        SELECT count(*) FROM cache_pipeline_state.entity_name AS n
+        WHERE n.tenant = l.tenant AND n.account = l.account AND n.lookup = l.lookup AND n.valid_to IS NULL
+    )
+    FROM cache_pipeline_state.lookup AS l WHERE l.tenant = %(tenant)s AND l.account = %(account)s ORDER BY l.lookup
+"""
+
+
+@contextmanager
+def open_names(postgres_url: str) -> Generator[PostgresNameStore]:
+    """Open the names of a server; connect on first use, and close the connections at the end."""
+    pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
+        postgres_url,
+        kwargs=dict(WITHOUT_PREPARED_STATEMENTS),
+        min_size=0,
+        max_size=_CONNECTIONS,
+        num_workers=1,
+        timeout=20,
+        check=ConnectionPool.check_connection,
+        name="names",
+        open=False,
+    )
+    with pool:
+        yield PostgresNameStore(pool)
+
+
+class PostgresNameStore:
+    """Names in ``cache_pipeline_state.entity_name``."""
+
+    def __init__(self, pool: ConnectionPool[Connection[TupleRow]]) -> None:
+        self._pool = pool
+
+    @contextmanager
+    def _transaction(self) -> Generator[Cursor[TupleRow]]:
+        try:
+            with self._pool.connection() as connection, connection.cursor() as cursor:
+                yield cursor
+        except UndefinedTable as error:
+            raise HistoryUnavailable("PostgreSQL lacks the tables of names: run `cache-pipeline migrate`") from error
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+
+    def update(self, scope: NameScope, lookup: str, listed: Mapping[str, ListedName], at: datetime) -> NameChanges:
+        """Store what a complete listing changes, unless a later one was stored. See the port for the arguments."""
+        where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup, "at": at}
+        with self._transaction() as cursor:
+            locked = cursor.execute(_LOCK, where).fetchone()
+            if locked is not None and locked[0] is not None and locked[0] > at:
+                return _NO_CHANGES
+            latest = {
+                id_: NameVersion(name, valid_from, valid_to)
+                for id_, name, valid_from, valid_to in cursor.execute(_LATEST, where)
+            }
+            changes = merge_names(latest, listed)
+            if changes.closed:
+                cursor.execute(_CLOSE, {**where, "closed": list(changes.closed)})
+            for names, valid_to in ((changes.opened, None), (changes.deleted_before, at)):
+                if names:
+                    given = {"ids": list(names), "names": list(names.values()), "valid_to": valid_to}
+                    cursor.execute(_OPEN, {**where, **given})
+            cursor.execute(_LISTED, where)
+        return changes
+
+    def record_problem(self, scope: NameScope, lookup: str, problem: str) -> bool:
+        """Record why a listing cannot be read. Return False if the same was recorded before."""
+        where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup, "problem": problem}
+        with self._transaction() as cursor:
+            return cursor.execute(_RECORD_PROBLEM, where).fetchone() is not None
+
+    def versions(self, scope: NameScope, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, list[NameVersion]]]:
+        """Return the names of ids by lookup and id, oldest first; ids without a name are absent."""
+        pairs = [(lookup, id_) for lookup, wanted in ids.items() for id_ in wanted]
+        found: dict[str, dict[str, list[NameVersion]]] = {lookup: {} for lookup in ids}
+        if pairs:
+            where = {"tenant": scope.tenant, "account": scope.account}
+            given = {"lookups": [lookup for lookup, _ in pairs], "ids": [id_ for _, id_ in pairs]}
+            with self._transaction() as cursor:
+                for lookup, id_, name, valid_from, valid_to in cursor.execute(_VERSIONS, {**where, **given}):
+                    found[lookup].setdefault(id_, []).append(NameVersion(name, valid_from, valid_to))
+        return found
+
+    def state(self, scope: NameScope) -> dict[str, LookupState]:
+        """Return what is known of each listing."""
+        with self._transaction() as cursor:
+            rows = cursor.execute(_STATE, {"tenant": scope.tenant, "account": scope.account}).fetchall()
+        return {lookup: LookupState(listed_at, names, problem) for lookup, listed_at, problem, names in rows}
