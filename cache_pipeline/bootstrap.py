@@ -21,6 +21,7 @@ from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.vendors.declaration_rules import find_vendor_problems, use_row_keys
 from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
 from cache_pipeline.vendors.spec import Lookup, VendorSpec
 
@@ -77,7 +78,8 @@ class Declarations:
         return read_declarations(folder, self.find_problems, self.complete)
 
     def complete(self, report: Report) -> Report:
-        """Return a report with the account that it leaves out, if its vendor has only one."""
+        """Return a report with what it leaves out: its account, if its vendor has only one, and the key of its rows."""
+        report = use_row_keys(report)
         accounts = self._accounts.get(report.platform, [])
         if report.account is None and len(accounts) == 1:
             return report.model_copy(update={"account": accounts[0]})
@@ -89,7 +91,7 @@ class Declarations:
             yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(vendor_names())}"
             return
         yield from self._find_account_problem(report)
-        problems = list(find_vendor(report.platform).adapter.check_declaration(report))
+        problems = list(find_vendor_problems(report))
         yield from problems
         if not problems:
             columns = report_columns(report)
@@ -116,7 +118,9 @@ class Declarations:
 
 def report_schema_text() -> str:
     """Return the JSON Schema of a report declaration, for editors."""
-    return report_json_schema_text(vendor_names())
+    return report_json_schema_text(
+        vendor_names(), sorted({kind for name in vendor_names() for kind in find_vendor(name).rows})
+    )
 
 
 def load_reports(settings: Settings, folder: Path | None = None) -> dict[str, Report]:
@@ -204,13 +208,18 @@ def _upstream_config(account_id: str, account: VendorAccount, vendor: VendorSpec
             OAuthClient(client_id=client.client_id, client_secret=client.client_secret, weight=client.weight)
             for client in account.clients
         ),
+        dialect=vendor.dialect,
         policy=QuotaPolicy(
             limit=account.rate_limit or capabilities.requests,
             window_seconds=account.window_seconds or capabilities.window_seconds,
             # The reserve keeps the vendor's own remaining count above the mark at which a client pauses (G16).
             reserve=_QUOTA_RESERVE if capabilities.has_remaining_header else 0,
             default_pause_seconds=account.pause_seconds,
+            organisation_limit=account.organisation_rate_limit,
+            concurrent_jobs=account.concurrent_jobs,
+            job_seconds=account.job_deadline_seconds,
         ),
+        organisation=account.organisation,
     )
 
 

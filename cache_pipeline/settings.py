@@ -81,6 +81,11 @@ class VendorAccount(BaseModel, frozen=True):
         clients: The pool of OAuth clients.
         rate_limit: Requests per window and client; overrides the vendor's documented limit.
         window_seconds: Length of the rate limit's window; overrides the vendor's documented one.
+        organisation: A name that accounts of one organisation share, in this deployment or in others with the same Redis, so that
+            they keep to the organisation's limits together. By default accounts whose first client is the same.
+        organisation_rate_limit: Requests per window of all clients together, if the organisation has such a limit. A refusal or
+            the vendor's own list may name a lower one.
+        concurrent_jobs: Jobs of the organisation that may run at once, likewise.
         retention_days: How long the vendor keeps figures, if the organisation has set a limit. Older gaps are refused instead
             of queried. By default no limit is assumed.
         poll_policy: ``guide`` polls a job after 1, 2, 4, 8, 15, 15, ... seconds. ``adaptive`` never polls more often, and skips
@@ -99,6 +104,9 @@ class VendorAccount(BaseModel, frozen=True):
     clients: tuple[ClientCredentials, ...] = Field(min_length=1)
     rate_limit: int | None = Field(None, ge=4)
     window_seconds: float | None = Field(None, gt=0)
+    organisation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    organisation_rate_limit: int | None = Field(default=None, ge=1)
+    concurrent_jobs: int | None = Field(default=None, ge=1)
     retention_days: int | None = Field(default=None, ge=1)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
     pause_seconds: float = Field(default=60.0, ge=0)

@@ -47,7 +47,7 @@ class DetailsSetup(Setup):
                 "platform": "genesys",
                 "query_type": "conversations",
                 "rows": "conversations",
-                "group_by": [],
+                "group_by": ["conversationId"],
                 "metrics": ["nOffered", "nTransferred", "tTalk", "tHandle"],
                 "granularity": "PT1H",
                 "partition": "day",

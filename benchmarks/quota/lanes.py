@@ -10,7 +10,7 @@ import time
 import redis.asyncio
 
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Purpose, Quota, QuotaPolicy
 from cache_pipeline.vendors.request_lane import RaisableLane
 
 LANE_WINDOW_SECONDS = 3.0
@@ -25,7 +25,9 @@ async def measure_lanes(redis_url: str) -> tuple[float, float, float]:
         quota = Quota(shared, _CLIENT, {_CLIENT: 1}, _POLICY)
 
         async def send(lane: Lane | RaisableLane, *, is_follow_up: bool = False) -> None:
-            grant = await quota.acquire(lane, _CLIENT if is_follow_up else None, is_follow_up=is_follow_up)
+            grant = await quota.acquire(
+                lane, _CLIENT if is_follow_up else None, purpose=Purpose(is_follow_up=is_follow_up)
+            )
             await quota.settle(grant, remaining=None, retry_after=None, rejected=False, status=200)
 
         async def keep_submitting() -> None:

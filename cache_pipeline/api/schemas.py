@@ -191,7 +191,7 @@ class QueryBody(_Schema):
         None,
         description="Which rows to include: `type` (and, or, not), `predicates` (dimension, operator in or notIn, values), "
         "and nested `clauses` of the same form",
-        examples=[{"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]}],
+        examples=[{"type": "and", "predicates": [{"dimension": "queue", "operator": "in", "values": ["q-1"]}]}],
     )
 
 

@@ -24,7 +24,7 @@ _OPTIONS = (
         "filters",
         multiple=True,
         metavar="CONDITION",
-        help="queueId=a,b or queueId!=a, or a filter as JSON. Repeated conditions must all hold.",
+        help="queue=a,b or queue!=a, or a filter as JSON. Repeated conditions must all hold.",
     ),
 )
 
@@ -78,6 +78,6 @@ def _condition(text: str) -> dict[str, Any]:
         return found
     name, equals, values = text.partition("=")
     if not equals or not name.rstrip("!").strip():
-        raise CommandError(f"--filter {text[:80]!r} is not a condition; write queueId=a,b or queueId!=a")
+        raise CommandError(f"--filter {text[:80]!r} is not a condition; write queue=a,b or queue!=a")
     operator = "notIn" if name.endswith("!") else "in"
     return {"dimension": name.rstrip("!").strip(), "operator": operator, "values": values.split(",")}

@@ -27,7 +27,7 @@ platform: {platform}
 query_type: {query_type}
 granularity: PT1H
 time_zone: {time_zone}
-group_by: [queueId]
+group_by: {group_by}
 metrics: {metrics}
 volume_metric: {volume_metric}
 partition: day

@@ -26,39 +26,6 @@ from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.zones import clock_change_granularity, time_zone
 
-#: Dimensions that identify a single person. They are never published.
-_PERSONAL_DIMENSIONS = frozenset(
-    {
-        "addressFrom",
-        "addressTo",
-        "ani",
-        "conversationId",
-        "dnis",
-        "externalContactId",
-        "participantName",
-        "remote",
-        "selectedAgentId",
-        "sessionId",
-        "userId",
-    }
-)
-
-#: The columns that identify one row of a row-level report, by kind of row. They take the place of `group_by`.
-ROW_KEYS: Mapping[str, tuple[str, ...]] = {
-    "conversations": ("conversationId",),
-    "segments": ("conversationId", "segmentNumber", "sessionId"),
-    "presence": ("startTime", "userId"),
-    "routing": ("startTime", "userId"),
-}
-
-#: The dimensions that published counts of rows may be grouped by: those that reveal nothing about a person.
-EDGE_DIMENSIONS: Mapping[str, tuple[str, ...]] = {
-    "conversations": ("divisionId", "firstQueueId", "mediaType", "originatingDirection"),
-    "segments": ("direction", "disconnectType", "mediaType", "purpose", "queueId", "segmentType", "wrapUpCode"),
-    "presence": ("organizationPresenceId", "systemPresence"),
-    "routing": ("routingStatus",),
-}
-
 #: The account of a report that names none, if the settings do not say otherwise.
 DEFAULT_ACCOUNT = "main"
 
@@ -266,9 +233,12 @@ class Report(BaseModel, frozen=True):
     account: str | None = Field(
         None, description="The vendor's account, as the settings name it; may be left out while the vendor has one"
     )
-    query_type: str = Field(description="What is queried: a reportId, or a family of aggregates")
-    rows: Literal["conversations", "segments", "presence", "routing"] | None = Field(
-        None, description="Fetch one row for each conversation, segment or stretch of time instead of figures by group"
+    query_type: str = Field(
+        description="What is queried: the id of a report, or a family of figures, as the vendor names it"
+    )
+    rows: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Fetch single rows of a kind that the vendor has, such as conversations, instead of figures by group",
     )
     granularity: Period = Field(description="Length of one bucket")
     group_by: Names = Field(description="Dimensions, in any order; [] for reports with `rows`")
@@ -297,16 +267,6 @@ class Report(BaseModel, frozen=True):
     )
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.
-    @field_validator("group_by")
-    @classmethod
-    def _use_row_keys(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        rows = info.data.get("rows")
-        if rows is None:
-            return names
-        if names not in ((), ROW_KEYS[rows]):
-            raise QueryError(f"a report with rows has one row for each of the {rows}: write group_by: []")
-        return ROW_KEYS[rows]
-
     @field_validator("volume_metric")
     @classmethod
     def _check_volume_metric(cls, name: str | None, info: ValidationInfo) -> str | None:
@@ -349,10 +309,11 @@ class Report(BaseModel, frozen=True):
     @field_validator("publish")
     @classmethod
     def _check_publish(cls, publish: PublishOptions, info: ValidationInfo) -> PublishOptions:
-        rows, group_by = info.data.get("rows"), info.data.get("group_by", ())
+        rows = info.data.get("rows")
         checks = {
-            "tiers": _personal_data_problem(publish, rows, group_by),
-            "edge_group_by": _edge_group_by_problem(publish.edge_group_by, rows),
+            "edge_group_by": "applies to reports with rows only: other reports are published by group_by"
+            if publish.edge_group_by is not None and rows is None
+            else None,
             "min_cell_count": "needs volume_metric, which says how many events a row counts"
             if publish.min_cell_count is not None and info.data.get("volume_metric") is None and rows is None
             else None,
@@ -396,34 +357,6 @@ class Report(BaseModel, frozen=True):
     def with_max_query_interval(self, interval: str) -> Report:
         """Return the same report, fetched in queries of at most this interval."""
         return self.model_copy(update={"fetch": self.fetch.model_copy(update={"max_query_interval": interval})})
-
-
-def _personal_data_problem(publish: PublishOptions, rows: str | None, group_by: tuple[str, ...]) -> str | None:
-    if Tier.edge not in publish.tiers:
-        return None
-    if rows is not None:
-        if publish.edge_group_by is not None:
-            return None
-        return (
-            f"edge publishes aggregates only, and {rows} are single ones: write edge_group_by to publish their counts, or "
-            "tiers: [history]"
-        )
-    if personal := sorted(_PERSONAL_DIMENSIONS & set(group_by)):
-        return (
-            f"edge publishes aggregates only, and rows by {', '.join(personal)} are figures of single people: "
-            "write tiers: [history, hot]"
-        )
-    return None
-
-
-def _edge_group_by_problem(names: tuple[str, ...] | None, rows: str | None) -> str | None:
-    if names is None:
-        return None
-    if rows is None:
-        return "applies to reports with rows only: other reports are published by group_by"
-    if unknown := sorted(set(names) - set(EDGE_DIMENSIONS[rows])):
-        return f"{', '.join(unknown)}: counts of {rows} may be published by {', '.join(EDGE_DIMENSIONS[rows])}"
-    return None
 
 
 def _field_errors(problems: Mapping[str, str]) -> ValidationError:

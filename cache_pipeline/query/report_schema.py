@@ -22,13 +22,19 @@ _GROUP_EXAMPLES: Mapping[str, Mapping[str, list[Any]]] = {
 }
 
 
-def report_json_schema(platforms: Iterable[str]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of one declaration; ``platforms`` are the names it may use."""
+def report_json_schema(platforms: Iterable[str], rows: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of one declaration.
+
+    Args:
+        platforms: The names of vendors that it may use.
+        rows: The kinds of single rows that vendors have, offered as completions.
+    """
     schema = Report.model_json_schema()
     _add_examples(schema, _REPORT_EXAMPLES)
     for group, examples in _GROUP_EXAMPLES.items():
         _add_examples(schema["$defs"][group], examples)
     schema["properties"]["platform"]["enum"] = sorted(platforms)
+    schema["properties"]["rows"]["examples"] = list(rows)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -37,9 +43,9 @@ def report_json_schema(platforms: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def report_json_schema_text(platforms: Iterable[str]) -> str:
+def report_json_schema_text(platforms: Iterable[str], rows: Iterable[str] = ()) -> str:
     """Return the JSON Schema as it is written to ``reports/report.schema.json``."""
-    return json.dumps(report_json_schema(platforms), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(report_json_schema(platforms, rows), indent=2, ensure_ascii=False) + "\n"
 
 
 def _add_examples(schema: dict[str, Any], examples: Mapping[str, list[Any]]) -> None:

@@ -72,7 +72,7 @@ _ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
 
 
 def to_snake_case(name: str) -> str:
-    """Convert a name to snake_case: ``tHandle`` → ``t_handle``, ``queueId`` → ``queue_id``."""
+    """Convert a name to snake_case: ``handleMs`` → ``handle_ms``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 

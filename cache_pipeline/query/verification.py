@@ -469,7 +469,7 @@ class _Node:
     def expect(self, buckets: list[Interval]) -> Expectation:
         """Return the rows that some of its buckets should have."""
         if self.knowledge.report.rows is not None:
-            # The number of conversations cannot be known beforehand: the watermark and the paging are the proof.
+            # The number of single rows cannot be known beforehand: the watermark and the paging are the proof.
             return Expectation(0.0, ExpectationSource.none)
         if self.answer.length > self.knowledge.stats.longest_complete or self._is_largest():
             return self.knowledge.density.expect_as_declared(buckets)

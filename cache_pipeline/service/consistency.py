@@ -35,7 +35,7 @@ async def compare_tiers(
         One sentence for each difference; empty if the tiers agree.
     """
     differences: list[str] = []
-    # A day of single conversations is too large to render in memory, unless dashboards are served it.
+    # A day of single rows is too large to render in memory, unless dashboards are served it.
     expected = (
         await service.cached_answers.render_many(service.series(report), intervals)
         if report.rows is None or Tier.hot in report.publish.tiers

@@ -42,7 +42,7 @@ class _QueryStringFilter(logging.Filter):
 
 def create_upstream_quota(config: UpstreamConfig, redis: redis.asyncio.Redis) -> Quota:
     """Create the account's quota, for a client or for showing its state."""
-    return Quota(redis, config.account, config.weights, config.policy)
+    return Quota(redis, config.account, config.weights, config.policy, keys=config.keys)
 
 
 def create_upstream_client(
@@ -93,7 +93,7 @@ def create_upstream_client(
                 addresses.login_url,
                 send_without_quota,
                 retries=config.retries,
-                store=SharedTokens(redis, config.account, client, addresses.login_url, clock=clock),
+                store=SharedTokens(redis, config.keys, client, addresses.login_url, clock=clock),
                 clock=clock,
                 sleep=sleep,
                 login_request=login_request,
@@ -107,6 +107,7 @@ def create_upstream_client(
             quota=shared_quota,
             tokens=tokens,
             retries=config.retries,
+            dialect=config.dialect,
             sleep=sleep,
             clock=clock,
         )

@@ -5,9 +5,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_PAUSE_SECONDS
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
 
 
 class OAuthClient(BaseModel):
@@ -71,6 +73,9 @@ class UpstreamConfig(BaseModel):
 
     With an `issuer` the addresses are discovered before the first request. Then `base_url` is the issuer's own address, a
     placeholder for the API's, and `login_url` may be omitted.
+
+    Attributes:
+        organisation: Tells organisations at the same address apart; by default the first of the clients' ids.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -83,6 +88,8 @@ class UpstreamConfig(BaseModel):
     policy: QuotaPolicy
     timeouts: Timeouts = Timeouts()
     retries: RetryPolicy = RetryPolicy()
+    dialect: Dialect = COMMON_DIALECT
+    organisation: str | None = None
     max_connections: Annotated[int, Field(ge=1, le=20)] = 20
 
     @field_validator("base_url", "login_url")
@@ -105,6 +112,18 @@ class UpstreamConfig(BaseModel):
         if repeated:
             raise ValueError(f"lists OAuth client {', '.join(repeated)} more than once; list each client once")
         return value
+
+    @property
+    def keys(self) -> UpstreamKeys:
+        """The Redis keys of quota and tokens.
+
+        A vendor counts the requests of an OAuth client wherever they come from. So whatever uses the same client at the same
+        address shares its window and token, whichever tenant or account it is.
+        """
+        url = httpx.URL(self.base_url)
+        port = f":{url.port}" if url.port else ""
+        organisation = self.organisation or min(client.client_id for client in self.clients)
+        return UpstreamKeys(f"{self.account.partition('/')[0]}@{url.host}{port}", organisation)
 
     @property
     def weights(self) -> dict[str, int]:

@@ -4,15 +4,20 @@ from collections.abc import Mapping
 from typing import cast
 
 from cache_pipeline.errors import UpstreamRefused
+from cache_pipeline.upstream.dialect import NamedLimit, dialect_of
 from cache_pipeline.upstream.http import httpx
 
-#: A vendor's own header first, then the common one.
-_REQUEST_ID_HEADERS = ("ININ-Correlation-Id", "X-Correlation-Id")
+#: How names of headers end that hold the id of a request; vendors put a word of their own before it.
+_REQUEST_ID_ENDINGS = ("correlation-id", "request-id")
 
 
 def vendor_request_id(response: httpx.Response) -> str | None:
     """Return the vendor's own id of this request, which its support asks for; None if the answer has none."""
-    return next((value for name in _REQUEST_ID_HEADERS if (value := response.headers.get(name))), None)
+    ids = {name.lower(): value for name, value in response.headers.items() if value}
+    for ending in _REQUEST_ID_ENDINGS:
+        if found := next((value for name, value in ids.items() if name.endswith(ending)), None):
+            return found
+    return None
 
 
 def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
@@ -33,25 +38,16 @@ def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, 
 
     code = first("code", "error", "type")
     message = first("message", "error_description", "description", "detail", "title")
-    return code, message, first("contextId") or vendor_request_id(response)
+    return code, message, first(*dialect_of(response).request_id_fields) or vendor_request_id(response)
 
 
-def organisation_limit(response: httpx.Response) -> int | None:
-    """Return the limit of the whole organisation, if the body of a 429 names it as the one that was reached.
-
-    Vendors name it in `limit`, for example `{"key": "org.app.user.rate.per.minute", "value": 300}`. The keys of a token's or a
-    client's own limit do not begin with `org`.
-    """
+def read_named_limit(response: httpx.Response) -> NamedLimit | None:
+    """Return the limit that the body of a 429 names as the one that was reached; None if it names none."""
     try:
         body: object = response.json()
     except (ValueError, httpx.ResponseNotRead):
         return None
-    limit = cast("Mapping[str, object]", body).get("limit") if isinstance(body, dict) else None
-    if not isinstance(limit, dict):
-        return None
-    key, value = (cast("Mapping[str, object]", limit).get(name) for name in ("key", "value"))
-    is_named = isinstance(key, str) and key.startswith(("org.", "organization.", "organisation."))
-    return value if is_named and isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return dialect_of(response).read_limit(cast("Mapping[str, object]", body)) if isinstance(body, dict) else None
 
 
 def raise_for_refusal(response: httpx.Response) -> None:

@@ -5,34 +5,63 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UpstreamKeys:
-    """Keys of the quota, the access tokens and the polls of one account."""
+    """Keys of the quota, the access tokens and the polls of one account.
 
-    account: str
+    Attributes:
+        scope: What the vendor knows the clients by: accounts that use the same client at the same address share its keys.
+        organisation: Tells organisations of the same scope apart; empty if there is only one.
+    """
+
+    scope: str
+    organisation: str = ""
 
     @property
     def round_robin(self) -> str:
         """Credits of the weighted round-robin, by log key."""
-        return self._quota("round_robin")
+        return self._shared("round_robin")
 
     @property
     def generation(self) -> str:
         """Identifies the current data; it changes when Redis has lost its data."""
-        return self._quota("generation")
+        return self._shared("generation")
 
     @property
     def cold_start(self) -> str:
         """Since when earlier requests are not known, and whether data was certainly lost; exists for one window."""
-        return self._quota("cold_start")
+        return self._shared("cold_start")
 
     @property
     def organisation_log(self) -> str:
         """The requests of all clients that still count against the organisation's limit."""
-        return self._quota("organisation:log")
+        return self._shared("organisation:log")
 
     @property
     def organisation_state(self) -> str:
-        """The organisation's limit, once a refusal has named it, and until when it is reached."""
-        return self._quota("organisation:state")
+        """Until when the organisation's limit is reached."""
+        return self._shared("organisation:state")
+
+    @property
+    def limits(self) -> str:
+        """The limits that the vendor has named, by the log of the requests that they count."""
+        return self._quota("limits")
+
+    @property
+    def jobs_log(self) -> str:
+        """The jobs of the organisation that run."""
+        return self._shared("jobs:log")
+
+    @property
+    def jobs_state(self) -> str:
+        """Until when the organisation's limit of jobs is reached."""
+        return self._shared("jobs:state")
+
+    def endpoint_log(self, endpoint: str) -> str:
+        """Return the key of the requests to an endpoint that still count, while it has a limit."""
+        return self._shared(f"endpoint:{endpoint}:log")
+
+    def endpoint_state(self, endpoint: str) -> str:
+        """Return the key of until when the limit of an endpoint is reached."""
+        return self._shared(f"endpoint:{endpoint}:state")
 
     def log(self, client_id: str) -> str:
         """Return the key of a client's requests that still count."""
@@ -56,10 +85,13 @@ class UpstreamKeys:
 
     def durations(self, kind: str) -> str:
         """Return the key of how long jobs of one kind took."""
-        return f"cache_pipeline:polling:{{{self.account}}}:{kind}"
+        return f"cache_pipeline:polling:{{{self.scope}}}:{kind}"
+
+    def _shared(self, name: str) -> str:
+        return self._quota(f"{self.organisation}:{name}" if self.organisation else name)
 
     def _quota(self, name: str) -> str:
-        return f"cache_pipeline:quota:{{{self.account}}}:{name}"
+        return f"cache_pipeline:quota:{{{self.scope}}}:{name}"
 
     def _oauth(self, name: str) -> str:
-        return f"cache_pipeline:oauth:{{{self.account}}}:{name}"
+        return f"cache_pipeline:oauth:{{{self.scope}}}:{name}"

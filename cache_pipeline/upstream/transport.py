@@ -20,10 +20,11 @@ from cache_pipeline.errors import (
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.error_bodies import organisation_limit
+from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, Dialect, NamedLimit
+from cache_pipeline.upstream.error_bodies import read_named_limit
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
-from cache_pipeline.upstream.quota import Grant, Quota
+from cache_pipeline.upstream.quota import Grant, Purpose, Quota
 from cache_pipeline.upstream.rate_headers import parse_rate_headers
 from cache_pipeline.upstream.response_body import read_whole_body
 from cache_pipeline.upstream.retry import (
@@ -56,6 +57,7 @@ class _PendingRequest:
         pinned_client: Id of the only OAuth client to use; None for any.
         is_idempotent: It may be sent twice.
         is_streamed: The body of the answer is left unread.
+        purpose: What it is for, as far as limits depend on it.
     """
 
     request: httpx.Request
@@ -64,11 +66,7 @@ class _PendingRequest:
     pinned_client: str | None
     is_idempotent: bool
     is_streamed: bool
-
-    @property
-    def is_follow_up(self) -> bool:
-        """Whether it polls, reads or cancels a job that the vendor already has."""
-        return self.pinned_client is not None and self.request.method in ("GET", "DELETE")
+    purpose: Purpose
 
     @property
     def current_lane(self) -> Lane:
@@ -107,6 +105,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         quota: The shared quota.
         tokens: Client id to its token source; the same ids as the quota's.
         retries: How often, and for how long, to retry.
+        dialect: The vendor's words for errors, limits and jobs.
         sleep: Waits for the given seconds between retries.
         clock: Monotonic seconds.
         now: The wall clock, for a Retry-After that is a date.
@@ -121,6 +120,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         quota: Quota,
         tokens: Mapping[str, TokenSource],
         retries: RetryPolicy,
+        dialect: Dialect = COMMON_DIALECT,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -131,6 +131,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         self._quota = quota
         self._tokens = dict(tokens)
         self._retries = retries
+        self._dialect = dialect
         self._sleep = sleep
         self._clock = clock
         self._now = now
@@ -172,6 +173,12 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             pinned_client=pinned_client,
             is_idempotent=request.method in _IDEMPOTENT_METHODS or request.extensions.get("idempotent") is True,
             is_streamed=request.extensions.get("streamed") is True,
+            purpose=Purpose(
+                # It polls, reads or cancels a job that the vendor already has.
+                is_follow_up=pinned_client is not None and request.method in ("GET", "DELETE"),
+                endpoint=self._dialect.find_endpoint(request.method, request.url.path),
+                starts_job=self._dialect.starts_job(request.method, request.url.path),
+            ),
         )
 
     async def _send_unsigned(self, pending: _PendingRequest) -> httpx.Response:
@@ -229,7 +236,19 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         """Send the request and read the answer; leave the body of a 401 unread."""
         with log_call(self._account, grant.client_id, pending.current_lane, pending.request) as call:
             response = call.response = await self._send_and_settle(pending, grant, token)
-        return response if response.status_code in _NOT_ACCEPTED else await self._read_response(response, pending)
+        if response.status_code in _NOT_ACCEPTED:
+            return response
+        await self._read_response(response, pending)
+        await self._record_jobs(pending.request, response, grant)
+        return response
+
+    async def _record_jobs(self, request: httpx.Request, response: httpx.Response, grant: Grant) -> None:
+        """Record in the quota which job an answer says has started or ended."""
+        method, path = request.method, request.url.path
+        if grant.starts_job and (started := self._dialect.started_job(method, path, response)):
+            await self._quota.name_job(grant, started)
+        elif ended := self._dialect.ended_job(method, path, response):
+            await self._quota.end_job(ended)
 
     async def _acquire_slot(self, pending: _PendingRequest, client_id: str | None) -> tuple[Grant, str]:
         """Return a grant and its client's fresh token, skipping clients that cannot log in."""
@@ -238,7 +257,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 pending.lane,
                 client_id,
                 exclude=self._clients_without_login(client_id),
-                is_follow_up=pending.is_follow_up,
+                purpose=pending.purpose,
             )
             source = self._tokens[grant.client_id]
             if (token := source.fresh_token) is not None:
@@ -285,7 +304,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 retry_after=hints.retry_after,
                 rejected=is_rejected,
                 status=response.status_code,
-                organisation_limit=await _read_organisation_limit(response) if is_rejected else None,
+                limit=await _read_limit(response) if is_rejected else None,
             )
         except BaseException:
             await response.aclose()
@@ -298,9 +317,11 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         seconds = self._quota.max_in_flight_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._inner.handle_async_request(request)
+                response = await self._inner.handle_async_request(request)
         except TimeoutError:
             raise httpx.ReadTimeout(f"no answer within {seconds:g} s", request=request) from None
+        response.extensions[DIALECT] = self._dialect
+        return response
 
     async def _read_response(self, response: httpx.Response, pending: _PendingRequest) -> httpx.Response:
         """Return the answer with its body, or raise `TransientFailure` for a 5xx, 408 or 425."""
@@ -317,12 +338,12 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         return max(0.0, first_429_at + self._retries.rate_limit_timeout_seconds - self._clock())
 
 
-async def _read_organisation_limit(response: httpx.Response) -> int | None:
-    """Return the organisation's limit if a 429 names it; a body that does not come is no reason to fail."""
+async def _read_limit(response: httpx.Response) -> NamedLimit | None:
+    """Return the limit that a 429 names; a body that does not come is no reason to fail."""
     with suppress(httpx.HTTPError, TimeoutError):
         async with asyncio.timeout(_REFUSAL_BODY_SECONDS):
             await response.aread()
-        return organisation_limit(response)
+        return read_named_limit(response)
     return None
 
 

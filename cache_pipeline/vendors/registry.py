@@ -95,6 +95,12 @@ def read_accounts(settings: Settings) -> dict[str, VendorAccount]:
     }
 
 
+def payload_examples() -> dict[str, Any]:
+    """Return examples of queries that `read_payload` reads, by name."""
+    vendors = (find_vendor(name) for name in vendor_names())
+    return next((dict(vendor.payload_examples) for vendor in vendors if vendor.read_payload), {})
+
+
 def read_payload(body: object) -> QueryPayload:
     """Read a query in the form of the first vendor that has one for all its queries.
 

@@ -14,6 +14,7 @@ from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import VendorAccount
+from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect
 from cache_pipeline.vendors.base import VendorAdapter
 
 # The upstream client takes long to import, and most of what reads a vendor's rules never opens one.
@@ -113,6 +114,20 @@ async def _check_nothing(_context: DoctorContext[Any]) -> list[CheckResult]:
 
 
 @dataclass(frozen=True)
+class RowRules:
+    """What a declaration of single rows of one kind has to keep to.
+
+    Attributes:
+        key: The dimensions that identify one row, sorted. They take the place of ``group_by``.
+        edge_dimensions: The dimensions that published counts of such rows may be grouped by: those that reveal nothing about
+            a person.
+    """
+
+    key: tuple[str, ...]
+    edge_dimensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class VendorSpec(Generic[AccountT]):
     """One vendor.
 
@@ -121,30 +136,38 @@ class VendorSpec(Generic[AccountT]):
         account: The model of an account's settings.
         adapter: The class of its adapter, with the vendor's limits, columns and rules for declarations.
         create_adapter: Returns the adapter of an account, whose requests a client sends.
+        personal_dimensions: The dimensions that identify a single person. Figures grouped by them are never published.
+        rows: The kinds of single rows that a report may ask for, by name; empty if the vendor has only figures.
         addresses: Returns the addresses of an account's API and login.
         login_request: Builds the request that logs a client in; None for OAuth client credentials.
         login_remedy: What to check if a login is refused.
+        dialect: Its words for errors, limits and jobs.
         discover: Finds the addresses of accounts that name an issuer.
         check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
         lookups: The listings of names.
         read_lookup: Reads a listing; None if the vendor has none.
+        payload_examples: Examples of such a query for the HTTP API's description, by name.
         refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
-        example: The fields ``query_type``, ``metrics`` and ``volume_metric`` of an example report.
+        example: The fields ``query_type``, ``group_by``, ``metrics`` and ``volume_metric`` of an example report.
     """
 
     name: str
     account: type[AccountT]
     adapter: type[VendorAdapter]
     create_adapter: Callable[[httpx.AsyncClient, AccountT], VendorAdapter]
+    personal_dimensions: frozenset[str]
+    rows: Mapping[str, RowRules] = field(default_factory=dict[str, RowRules])
     addresses: Callable[[AccountT], AccountAddresses] = configured_account_addresses
     login_request: LoginRequest | None = None
     login_remedy: str = "the client is enabled and allows the client-credentials grant"
+    dialect: Dialect = COMMON_DIALECT
     discover: DiscoverAddresses | None = None
     check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
     read_payload: Callable[[object], QueryPayload] | None = None
     lookups: tuple[Lookup, ...] = ()
     read_lookup: ReadLookup | None = None
+    payload_examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
     refetch_window: timedelta | None = None
     example: Mapping[str, str] = field(default_factory=dict[str, str])
 

@@ -7,9 +7,11 @@ import sys
 import pytest
 import redis.asyncio as redis
 
+from cache_pipeline.bootstrap import connect_vendor
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.settings import read_settings
+from cache_pipeline.upstream.client import create_upstream_quota
 
 SECRET = "planted-secret-value"
 
@@ -34,7 +36,7 @@ def run_quota(monkeypatch, capsys):
 
 async def take_one(redis_url):
     async with redis.Redis.from_url(redis_url) as connection:
-        quota = Quota(connection, "reportdata/main", {"example-1": 1, "example-2": 1}, QuotaPolicy(60, 60))
+        quota = create_upstream_quota(connect_vendor(read_settings(), "reportdata/main").config, connection)
         grant = await quota.acquire(Lane.interactive)
         await quota.settle(grant, remaining=59, retry_after=None, rejected=False)
 

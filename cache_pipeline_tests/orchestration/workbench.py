@@ -30,6 +30,7 @@ from cache_pipeline.simulator.server import Clock
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.vendors.declaration_rules import use_row_keys
 from cache_pipeline_tests.query.declared import grouped
 
 SECRETS = {name: f"{name}-secret-7d1f2a" for name in ("alpha", "beta")}
@@ -238,7 +239,7 @@ def open_bench(
     write_reports(folder / "reports", [declaration])
     patch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(folder / "reports"))
     patch.setenv("CACHE_PIPELINE_DATA_DIR", str(folder / "data"))
-    report = Report.model_validate(declaration)
+    report = use_row_keys(Report.model_validate(declaration))
     with running_simulator(vendor, clock=clock) as url, httpx.Client(base_url=url) as admin:
         for platform in ("reportdata", "genesys"):
             set_account(patch, platform, url)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cache_pipeline.query.report import FetchOptions, FreshnessOptions, PublishOptions, Report
+from cache_pipeline.vendors.declaration_rules import use_row_keys
 
 FIELDS: dict[str, Any] = {
     "name": "queue_hour",
@@ -47,9 +48,8 @@ def grouped(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def declared(**changes: Any) -> Report:
     """Return a report with some flat fields changed; None leaves a field out."""
-    return Report.model_validate(
-        grouped({name: value for name, value in (FIELDS | changes).items() if value is not None})
-    )
+    fields = {name: value for name, value in (FIELDS | changes).items() if value is not None}
+    return use_row_keys(Report.model_validate(grouped(fields)))
 
 
 def with_changes(report: Report, **changes: Any) -> Report:

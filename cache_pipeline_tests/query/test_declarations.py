@@ -108,11 +108,11 @@ def test_mistake_in_a_group_names_the_group(tmp_path, text, line, field, problem
 
 
 def test_all_mistakes_of_a_group_are_reported(tmp_path):
-    path = write(tmp_path, volume_metric=None, min_cell_count=5, group_by=["userId"], max_query_interval="PT30M")
+    path = write(tmp_path, volume_metric=None, min_cell_count=5, edge_group_by=[], max_query_interval="PT30M")
     with pytest.raises(DeclarationError) as refused:
         read_report(path)
     found = {mistake.field for mistake in refused.value.mistakes}
-    assert found == {"fetch.max_query_interval", "publish.tiers", "publish.min_cell_count"}
+    assert found == {"fetch.max_query_interval", "publish.edge_group_by", "publish.min_cell_count"}
 
 
 @pytest.mark.parametrize("granularity", ["PT2H", "PT45M", "P1D"])
@@ -268,7 +268,7 @@ WRONG_VALUES = {
     "start": NO_DATES,
     **dict.fromkeys(("group_by", "metrics"), NO_NAMES),
     "partition": ["null", "5", "true", "month", "[day]"],
-    "rows": ["5", "true", "calls", "[conversations]"],
+    "rows": ["5", "true", "[conversations]"],
     "owners": ["team:a", "null", "[null]", "[5]", "[workforce]", "['team:']"],
     "filters": ["null", "5", "[]", "voice", "{type: nor}", "{predicates: {}}", "{predicates: [{values: [a]}]}"],
     "publish.tiers": ["history", "null", "[history, 5]", "[history, null]", "[]"],

@@ -33,7 +33,7 @@ async def test_wrong_lake_clock_makes_no_open_conversation_final(open_world: Ope
             "platform": "genesys",
             "query_type": "conversations",
             "rows": "conversations",
-            "group_by": [],
+            "group_by": ["conversationId"],
             "metrics": ["nOffered"],
             "granularity": "PT1H",
             "partition": "day",

@@ -10,9 +10,10 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
-from cache_pipeline.upstream.error_bodies import organisation_limit, raise_for_refusal
+from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.vendors.registry import find_vendor
 
 pytestmark = pytest.mark.serial
 
@@ -124,7 +125,10 @@ async def test_organisation_limit_is_learned_from_the_first_refusal(shared_redis
     )
     with running_simulator(vendor) as url:
         config = settings(url).model_copy(
-            update={"policy": QuotaPolicy(limit=40, window_seconds=window, reserve=0, default_pause_seconds=window)}
+            update={
+                "policy": QuotaPolicy(limit=40, window_seconds=window, reserve=0, default_pause_seconds=window),
+                "dialect": find_vendor("genesys").dialect,
+            }
         )
         async with (
             create_upstream_client(config, shared_redis) as client,
@@ -149,28 +153,3 @@ async def test_organisation_limit_is_learned_from_the_first_refusal(shared_redis
     assert learning > 0
     assert refused == 0
     assert sent > 0.8 * 4 * 50
-
-
-@pytest.mark.parametrize(
-    ("limit", "learned"),
-    [
-        ({"key": "org.app.user.rate.per.minute", "namespace": "platform.api", "value": 90}, 90),
-        ({"key": "organization.rate.per.minute", "value": 90}, 90),
-        ({"key": "client.credentials.token.rate.per.minute", "namespace": "platform.api", "value": 300}, None),
-        ({"key": "details.jobs.concurrent.access.max", "namespace": "analytics", "value": 10}, None),
-        ({"key": "org.app.user.rate.per.minute", "value": "90"}, None),
-        ({"key": "org.app.user.rate.per.minute", "value": True}, None),
-        ({"key": "org.app.user.rate.per.minute", "value": 0}, None),
-        ({"key": 7, "value": 90}, None),
-        ("org", None),
-        (None, None),
-    ],
-)
-def test_only_a_named_organisation_limit_is_read(limit: object, learned: int | None) -> None:
-    body = {"code": "too.many.requests.retry.after", "limit": limit}
-    assert organisation_limit(httpx.Response(429, json=body)) == learned
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b'"limit"'])
-def test_refusal_with_another_body_names_no_limit(body: bytes) -> None:
-    assert organisation_limit(httpx.Response(429, content=body)) is None

@@ -12,8 +12,10 @@ import redis.asyncio
 
 from cache_pipeline.errors import ClientUnknown
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
+from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
+from cache_pipeline.upstream.quota import ClientState, Grant, Purpose, Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS
+from cache_pipeline.upstream.quota.quota import NO_PURPOSE
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.vendors.request_lane import RaisableLane
 from cache_pipeline_tests.upstream.vendor import most_in_window
@@ -39,7 +41,7 @@ async def warm_quota(
 async def acquire_now(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
     """Return a grant if there is one at once, else None; however slow the machine is, it asks once."""
     candidates = [client_id] if client_id else list(quota._clients)
-    answer = await quota._try_acquire(lane, candidates, uuid.uuid4().hex, is_follow_up=False)
+    answer = await quota._try_acquire(lane, candidates, uuid.uuid4().hex, NO_PURPOSE)
     return answer if isinstance(answer, Grant) else None
 
 
@@ -401,12 +403,16 @@ def test_window_counter_detects_an_overrun():
     assert most_in_window([0.0, 1.0], 1.0) == 1
 
 
+def of_organisation(value: int) -> NamedLimit:
+    return NamedLimit("org.rate.per.minute", LimitScope.organisation, value)
+
+
 async def test_named_organisation_limit_is_shared_by_all_clients(shared_redis: Redis):
     quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
     for _ in range(4):
         await settle_answered(quota, await quota.acquire(Lane.interactive))
     grant = await quota.acquire(Lane.interactive, "a")
-    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=10)
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, limit=of_organisation(10))
     await asyncio.sleep(1.1)
     assert await count_grants(quota, Lane.interactive) == 10 - 5
     states = {client.client_id: client for client in await quota.snapshot()}
@@ -417,7 +423,7 @@ async def test_named_organisation_limit_is_shared_by_all_clients(shared_redis: R
 async def test_organisation_limit_leaves_room_for_interactive_requests(shared_redis: Redis):
     quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
     grant = await quota.acquire(Lane.interactive, "a")
-    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=20)
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, limit=of_organisation(20))
     await asyncio.sleep(1.1)
     assert await count_grants(quota, Lane.backfill) == 16 - 1
     assert await count_grants(quota, Lane.interactive) == 4
@@ -426,7 +432,7 @@ async def test_organisation_limit_leaves_room_for_interactive_requests(shared_re
 async def test_released_grant_frees_the_organisations_slot(shared_redis: Redis):
     quota = await warm_quota(shared_redis, "organisation", {"a": 1, "b": 1}, LONG)
     grant = await quota.acquire(Lane.interactive, "a")
-    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, organisation_limit=2)
+    await quota.settle(grant, remaining=None, retry_after=0.05, rejected=True, status=429, limit=of_organisation(2))
     await asyncio.sleep(1.1)
     held = await quota.acquire(Lane.interactive, "b")
     assert await acquire_now(quota) is None
@@ -491,7 +497,7 @@ async def test_follow_up_gets_a_slot_that_submits_leave(shared_redis: Redis):
     assert await acquire_now(quota, Lane.backfill) is None
     async with asyncio.timeout(20):
         for _ in range(2):
-            await quota.acquire(Lane.backfill, "a", is_follow_up=True)
+            await quota.acquire(Lane.backfill, "a", purpose=Purpose(is_follow_up=True))
     assert await acquire_now(quota, Lane.interactive) is not None, "people still come first"
 
 

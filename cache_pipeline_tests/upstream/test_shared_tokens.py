@@ -53,7 +53,7 @@ class Process:
             url,
             wire.handle_async_request,
             retries=RetryPolicy(max_attempts=2, first_wait_seconds=0.01, max_wait_seconds=0.02),
-            store=SharedTokens(shared, KEYS.account, oauth_client, url, timeout=0.5, clock=self.clock),
+            store=SharedTokens(shared, KEYS, oauth_client, url, timeout=0.5, clock=self.clock),
             clock=self.clock,
         )
 
@@ -197,7 +197,7 @@ async def test_refusal_is_shared_until_the_login_succeeds(wire: httpx.AsyncHTTPT
             await other.token()
         assert other.source.refusal is not None
         assert len(vendor.logins) == 1
-        quota = Quota(shared_redis, KEYS.account, {"alpha": 1}, QuotaPolicy(60, 60))
+        quota = Quota(shared_redis, "shared", {"alpha": 1}, QuotaPolicy(60, 60))
         (state,) = await quota.snapshot()
         assert (state.state, state.login_refused) == (ClientState.refused, True)
 
@@ -223,7 +223,7 @@ async def test_refusal_of_one_process_leaves_others_their_token(wire: httpx.Asyn
         assert await other.token() == first
         assert (one.source.refusal, other.source.refusal) == (None, None)
         assert await Process(vendor, wire, shared_redis).token() == first
-        (state,) = await Quota(shared_redis, KEYS.account, {"alpha": 1}, QuotaPolicy(60, 60)).snapshot()
+        (state,) = await Quota(shared_redis, "shared", {"alpha": 1}, QuotaPolicy(60, 60)).snapshot()
         assert state.login_refused
         assert state.state is not ClientState.refused
 
@@ -303,7 +303,7 @@ async def test_unavailable_login_fails_waiters_within_the_lease(wire: httpx.Asyn
 
 
 async def test_snapshot_shows_token_age_and_renewal(wire: httpx.AsyncHTTPTransport, shared_redis: Redis):
-    quota = Quota(shared_redis, KEYS.account, {"alpha": 1}, QuotaPolicy(60, 60))
+    quota = Quota(shared_redis, "shared", {"alpha": 1}, QuotaPolicy(60, 60))
     (state,) = await quota.snapshot()
     assert (state.token_age_s, state.token_life_s) == (None, None)
     async with running(Vendor(ok, expires_in=100)) as vendor:
@@ -331,7 +331,7 @@ async def test_tokens_are_shared_through_redis_cluster(wire: httpx.AsyncHTTPTran
             await Process(vendor, wire, cluster_redis, client="beta").token()
         with pytest.raises(LoginRefused, match="another process"):
             await Process(vendor, wire, cluster_redis, client="beta").token()
-        quota = Quota(cluster_redis, KEYS.account, {"alpha": 1, "beta": 1}, QuotaPolicy(60, 60))
+        quota = Quota(cluster_redis, "shared", {"alpha": 1, "beta": 1}, QuotaPolicy(60, 60))
         assert [each.login_refused for each in await quota.snapshot()] == [False, True]
 
 

@@ -28,11 +28,11 @@ from cache_pipeline.errors import (
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, UpstreamConfig
+from cache_pipeline.upstream.dialect import Dialect
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, MAX_PAUSE_SECONDS
-from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.upstream.response_body import iterate_body
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
@@ -56,6 +56,7 @@ def config(
             for each in client_ids or ("alpha",)
         ),
         policy=policy,
+        dialect=Dialect(request_id_fields=("contextId",)),
         timeouts=Timeouts(connect=1, read=0.3, write=1, pool=1),
         retries=retries,
     )
@@ -71,6 +72,7 @@ async def connected(
         settings.weights,
         settings.policy,
         max_in_flight_seconds=max_in_flight_seconds,
+        keys=settings.keys,
     )
     async with create_upstream_client(settings, shared, quota=quota) as client:
         yield client, quota
@@ -126,7 +128,7 @@ async def test_poll_can_be_pinned_to_the_submitting_client(shared_redis: Redis):
 async def test_poll_of_a_job_is_not_starved_by_submits(shared_redis: Redis):
     policy = QuotaPolicy(limit=20, window_seconds=60, reserve=0, default_pause_seconds=1)
     async with running(Vendor(ok)) as vendor, connected(config(vendor, policy=policy), shared_redis) as (client, _):
-        await shared_redis.set(UpstreamKeys("test").generation, "known")
+        await shared_redis.set(config(vendor).keys.generation, "known")
         for _ in range(18):
             await client.post("/jobs", json={}, extensions={"lane": Lane.scheduled})
         async with asyncio.timeout(20):
@@ -321,7 +323,7 @@ async def test_refused_client_is_tried_again_later(shared_redis: Redis, clock: C
             with pytest.raises(LoginRefused):
                 await client.get("/a")
             clock.now += settings.retries.refused_login_wait_seconds + 1
-            await shared_redis.delete(UpstreamKeys("test").refused("alpha"))
+            await shared_redis.delete(config(vendor).keys.refused("alpha"))
             assert (await client.get("/a")).status_code == 200
 
 

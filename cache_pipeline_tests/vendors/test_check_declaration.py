@@ -119,6 +119,35 @@ def test_genesys_mistake_names_field_and_remedy(changes: dict[str, Any], field: 
     assert problem in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        (
+            {"platform": "cxone", "rows": "segments"},
+            "rows",
+            "cxone has no rows of 'segments'; expected one of conversations",
+        ),
+        (
+            {"platform": "genesys", "rows": "calls"},
+            "rows",
+            "genesys has no rows of 'calls'; expected one of conversations, s",
+        ),
+        ({"platform": "reportdata", "rows": "conversations"}, "rows", "no rows of 'conversations'; remove the field"),
+        ({"platform": "genesys", "rows": "presence", "group_by": ["userId"]}, "group_by", "write group_by: []"),
+    ],
+)
+def test_single_rows_keep_to_the_vendors_rules(changes: dict[str, Any], field: str, problem: str) -> None:
+    report = genesys_report(**{"group_by": [], "tiers": ["history"], **changes})
+    ((found, text),) = Declarations().find_problems(report)
+    assert found == field
+    assert problem in text
+
+
+def test_single_rows_are_keyed_as_their_vendor_says() -> None:
+    report = genesys_report(rows="presence", group_by=[], tiers=["history"])
+    assert Declarations().complete(report).group_by == ("startTime", "userId")
+
+
 def test_all_mistakes_are_reported_together() -> None:
     fields = [
         field

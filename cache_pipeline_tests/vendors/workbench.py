@@ -17,9 +17,12 @@ from cache_pipeline.rows.merge import CollectedRows
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
+from cache_pipeline.upstream.dialect import DIALECT
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorAdapter, VendorJob
+from cache_pipeline.vendors.declaration_rules import use_row_keys
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import grouped
 
@@ -47,12 +50,12 @@ _COMMON = {
 
 def reportdata_report(**changes: Any) -> Report:
     vendor = {"platform": "reportdata", "query_type": "queue-performance", "metrics": ["offered", "handleMs"]}
-    return Report.model_validate(grouped({**_COMMON, **vendor, **changes}))
+    return use_row_keys(Report.model_validate(grouped({**_COMMON, **vendor, **changes})))
 
 
 def genesys_report(**changes: Any) -> Report:
     vendor = {"platform": "genesys", "query_type": "conversations", "metrics": ["nOffered", "tHandle"]}
-    return Report.model_validate(grouped({**_COMMON, **vendor, **changes}))
+    return use_row_keys(Report.model_validate(grouped({**_COMMON, **vendor, **changes})))
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ async def simulated_vendor(
                 login_url=f"{url}/oauth/token",
                 clients=tuple(OAuthClient(client_id=name, client_secret=secret) for name, secret in SECRETS.items()),
                 policy=QuotaPolicy(limit=5000, window_seconds=60),
+                dialect=find_vendor(platform).dialect,
             )
 
         async with (
@@ -117,6 +121,7 @@ async def mock_client(answer: Callable[[httpx.Request], httpx.Response]) -> Asyn
     def handle(request: httpx.Request) -> httpx.Response:
         response = answer(request)
         response.extensions["oauth_client"] = request.extensions.get("oauth_client", "alpha")
+        response.extensions[DIALECT] = find_vendor("genesys").dialect
         return response
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="https://vendor.invalid") as client:

@@ -40,6 +40,7 @@ from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.base import MAX_HOT_BYTES
 from cache_pipeline.storage.job import JobState
 from cache_pipeline.storage.ttl import report_freshness
+from cache_pipeline.vendors.registry import payload_examples
 
 
 class RequestPreferences:
@@ -84,19 +85,6 @@ IdempotencyKey = Annotated[
 ]
 
 
-_PAYLOADS: dict[str, Any] = {
-    "guide": {
-        "summary": "A day by hour, of some queues",
-        "value": {
-            "reportId": "queue-performance",
-            "timeGrouping": "byHour",
-            "interval": "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z",
-            "filters": {"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]},
-        },
-    }
-}
-
-
 _PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters")
 
 
@@ -136,7 +124,7 @@ def _query_from_url(
         str | None,
         Query(
             description="Which rows to include, as JSON",
-            examples=['{"predicates": [{"dimension": "queueId", "values": ["q-1"]}]}'],
+            examples=['{"predicates": [{"dimension": "queue", "values": ["q-1"]}]}'],
             max_length=8000,
         ),
     ] = None,
@@ -202,13 +190,13 @@ async def query_report(
     operation_id="query",
 )
 async def query_by_payload(
-    payload: Annotated[dict[str, Any], Body(openapi_examples=_PAYLOADS)],
+    payload: Annotated[dict[str, Any], Body(openapi_examples=payload_examples())],
     query_service: QueryServiceDependency,
     caller: Caller,
     preferences: _Preferences,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Query with the payload that would go to the vendor: `reportId`, `timeGrouping`, `interval`, `filters`.
+    """Query with the payload that would go to the vendor, as its documentation names the fields.
 
     The declared report that needs the least rolling up answers it. Request ids and metadata are ignored.
     """

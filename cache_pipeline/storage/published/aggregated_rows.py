@@ -1,6 +1,6 @@
 """What is published of a row-level report: counts and sums of its rows by bucket and group, never the rows themselves.
 
-Rows are aggregated batch by batch, so that only one row per group is in memory, even for a million conversations.
+Rows are aggregated batch by batch, so that only one row per group is in memory, even for a million rows.
 """
 
 from __future__ import annotations

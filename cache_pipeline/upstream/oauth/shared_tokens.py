@@ -26,7 +26,7 @@ _SHARED_REFUSAL_SECONDS = 60.0
 class SharedTokens:
     """The token of one OAuth client, in Redis for as long as it is valid.
 
-    The token is sealed with a key derived from the client's own secret (`Seal`), bound to account, client and login. Its age is
+    The token is sealed with a key derived from the client's own secret (`Seal`), bound to the vendor, client and login. Its age is
     measured by Redis's clock alone, from the moment the process that logged in got permission, so the clocks of the machines do
     not matter. The process that logs in holds a lease; meanwhile others wait or continue with the valid token. The lease of a
     dead process expires, and two logins at once do no harm.
@@ -35,7 +35,7 @@ class SharedTokens:
 
     Args:
         redis: An asyncio client; it may decode answers or not.
-        account: Vendor and name of the account, for the keys.
+        keys: The names of keys of the client's account.
         client: The OAuth client that the token belongs to.
         login_url: Address of the login; a token of another login does not open here.
         timeout: Seconds without an answer after which Redis counts as unavailable.
@@ -45,16 +45,15 @@ class SharedTokens:
     def __init__(
         self,
         redis: redis.asyncio.Redis,
-        account: str,
+        keys: UpstreamKeys,
         client: OAuthClient,
         login_url: str,
         *,
         timeout: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        keys = UpstreamKeys(account)
         self._keys = [keys.token(client.client_id), keys.login(client.client_id), keys.refused(client.client_id)]
-        self._seal = Seal(client.client_secret, (account, client.client_id, login_url))
+        self._seal = Seal(client.client_secret, (keys.scope, client.client_id, login_url))
         self._caller_id = uuid.uuid4().hex
         self._timeout = timeout
         self._clock = clock

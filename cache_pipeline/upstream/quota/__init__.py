@@ -1,6 +1,6 @@
 """One request quota for all processes and machines, kept in Redis."""
 
-from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, QuotaPolicy
+from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, Purpose, QuotaPolicy, SharedLimit
 from cache_pipeline.upstream.quota.quota import Quota
 
-__all__ = ["ClientQuota", "ClientState", "Grant", "Quota", "QuotaPolicy"]
+__all__ = ["ClientQuota", "ClientState", "Grant", "Purpose", "Quota", "QuotaPolicy", "SharedLimit"]

@@ -1,9 +1,11 @@
 -- Grants one request to one client, or returns how long to wait.
 --
--- KEYS     round_robin, generation, cold_start, log and state of the organisation, then log and state of each candidate client
+-- KEYS     round_robin, generation, cold_start, limits, log and state of the organisation, of the endpoint and of the jobs, then
+--          log and state of each candidate client
 -- ARGV     grant id, generation the caller knows ('' at first), window, longest time in flight, slots of the lane, time to live
---          of idle state, thousandths of the organisation's limit that the lane may fill, then the weight of each candidate; all
---          times in microseconds
+--          of idle state, thousandths of a limit that the lane may fill, reserve of a client's limit, declared limit of the
+--          organisation and of running jobs (0 for none), how long a job is counted (0 if the request starts none), then the
+--          weight of each candidate; all times in microseconds
 -- Returns  {'granted', candidate number, generation}, {'wait', microseconds, generation} or {'restore', generation}. The last
 --          means that Redis has lost its data since the caller last asked, so the caller must first run restore.lua.
 --
@@ -11,7 +13,9 @@
 -- at which it can still arrive at the vendor. So the request of a dead sender is counted for as long as it may matter, and no
 -- longer. A caller asks again with the same grant id, so that a later version may keep its place in a queue.
 --
--- The requests of all clients are counted in the log of the organisation too. Its limit is known once a refusal has named it.
+-- Limits beyond the client's own one: `limits` has a field for each that a refusal or the vendor's list has named, "<log> <name>",
+-- with the value "<requests>:<window>:<known until>". The requests of all clients are counted in the log of the organisation too;
+-- those of an endpoint only while it has a limit. A job that runs is a member of the jobs' log until the score's instant.
 --
 -- An empty Redis may have lost its data, and the vendor's window may be full of requests sent before. So for the length of one
 -- window a client has one request in flight at a time, until the vendor itself has reported what remains. A caller that knows
@@ -19,11 +23,12 @@
 
 local grant, known_generation = ARGV[1], ARGV[2]
 local window, max_in_flight, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local idle, organisation_share = tonumber(ARGV[6]), tonumber(ARGV[7]) / 1000
+local idle, share, reserve = tonumber(ARGV[6]), tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
+local organisation_limit, jobs_limit, job_time = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
-local RECHECK = 50000
+local RECHECK, RECHECK_JOBS = 50000, 250000
 
 -- Lua prints large numbers as 1.79e+15; a score must keep every digit.
 local function integer(number)
@@ -48,25 +53,69 @@ if known_generation ~= '' and known_generation ~= generation then
   return {'restore', generation}
 end
 
-local organisation_log, organisation_state = KEYS[4], KEYS[5]
-redis.call('ZREMRANGEBYSCORE', organisation_log, '-inf', integer(now - window - max_in_flight))
-local organisation = redis.call('HMGET', organisation_state, 'limit', 'throttled_until')
-local organisation_free_at = tonumber(organisation[2] or 0)
-if organisation[1] then
-  local counted_from = '(' .. integer(now - window)
-  local organisation_slots = math.max(1, math.floor(tonumber(organisation[1]) * organisation_share))
-  local excess = redis.call('ZCOUNT', organisation_log, counted_from, '+inf') - organisation_slots
-  if excess >= 0 then
-    local blocking = redis.call('ZRANGEBYSCORE', organisation_log, counted_from, '+inf', 'WITHSCORES', 'LIMIT', excess, 1)[2]
-    organisation_free_at = math.max(organisation_free_at, math.min(tonumber(blocking), now) + window)
+local organisation_log, endpoint_log, jobs_log = KEYS[5], KEYS[7], KEYS[9]
+
+local limits = {}
+local stored_limits = redis.call('HGETALL', KEYS[4])
+for at = 1, #stored_limits, 2 do
+  local log = string.match(stored_limits[at], '^(.*) %S+$')
+  local value, length, known_until = string.match(stored_limits[at + 1], '^(%d+):(%d+):(%d+)$')
+  if log and value and tonumber(known_until) > now then
+    limits[log] = limits[log] or {}
+    table.insert(limits[log], {tonumber(value), tonumber(length)})
   end
+end
+if organisation_limit > 0 then
+  limits[organisation_log] = limits[organisation_log] or {}
+  table.insert(limits[organisation_log], {organisation_limit, window})
+end
+
+-- The instant from which fewer than so many requests of a log count within a window.
+local function free_at_of(log, length, slots)
+  local counted_from = '(' .. integer(now - length)
+  local excess = redis.call('ZCOUNT', log, counted_from, '+inf') - slots
+  if excess < 0 then
+    return now
+  end
+  local blocking = redis.call('ZRANGEBYSCORE', log, counted_from, '+inf', 'WITHSCORES', 'LIMIT', excess, 1)[2]
+  return blocking and math.min(tonumber(blocking), now) + length or now + length
+end
+
+-- Drops what counts no more, and returns the instant from which all named limits of a log allow a request.
+local function limits_free_at(log, unused)
+  local longest, free_at = window, now
+  for _, limit in ipairs(limits[log] or {}) do
+    local slots = math.max(1, math.floor((limit[1] - unused) * share + 0.000001))
+    free_at = math.max(free_at, free_at_of(log, limit[2], slots))
+    longest = math.max(longest, limit[2])
+  end
+  redis.call('ZREMRANGEBYSCORE', log, '-inf', integer(now - longest - max_in_flight))
+  return free_at, longest
+end
+
+local shared_free_at, organisation_window = limits_free_at(organisation_log, 0)
+local endpoint_free_at, endpoint_window = limits_free_at(endpoint_log, 0)
+shared_free_at = math.max(shared_free_at, endpoint_free_at)
+for _, state in ipairs({KEYS[6], KEYS[8]}) do
+  shared_free_at = math.max(shared_free_at, tonumber(redis.call('HGET', state, 'throttled_until') or 0))
+end
+if job_time > 0 then
+  redis.call('ZREMRANGEBYSCORE', jobs_log, '-inf', integer(now))
+  local most = jobs_limit > 0 and jobs_limit or nil
+  for _, limit in ipairs(limits[jobs_log] or {}) do
+    most = math.min(most or limit[1], limit[1])
+  end
+  if most and redis.call('ZCARD', jobs_log) >= math.max(1, math.floor(most * share + 0.000001)) then
+    shared_free_at = math.max(shared_free_at, now + RECHECK_JOBS)
+  end
+  shared_free_at = math.max(shared_free_at, tonumber(redis.call('HGET', KEYS[10], 'throttled_until') or 0))
 end
 
 local cold_since = tonumber(redis.call('HGET', KEYS[3], 'since') or nil)
 local open, wait = {}, nil
-for candidate = 1, (#KEYS - 5) / 2 do
-  local log, state = KEYS[candidate * 2 + 4], KEYS[candidate * 2 + 5]
-  redis.call('ZREMRANGEBYSCORE', log, '-inf', integer(now - window - max_in_flight))
+for candidate = 1, (#KEYS - 10) / 2 do
+  local log, state = KEYS[candidate * 2 + 9], KEYS[candidate * 2 + 10]
+  local limits_allow_at = limits_free_at(log, reserve)
   local stored = redis.call('HMGET', state, 'throttled_until', 'foreign', 'foreign_until', 'remaining_reported_at')
   local throttled_until = tonumber(stored[1] or 0)
   local foreign, foreign_until = tonumber(stored[2] or 0), tonumber(stored[3] or 0)
@@ -87,7 +136,7 @@ for candidate = 1, (#KEYS - 5) / 2 do
       free_at = math.min(free_at, foreign_until)
     end
   end
-  free_at = math.max(free_at, throttled_until, organisation_free_at)
+  free_at = math.max(free_at, throttled_until, limits_allow_at, shared_free_at)
   if cold_since and tonumber(stored[4] or 0) < cold_since and redis.call('ZCOUNT', log, '(' .. integer(now), '+inf') > 0 then
     -- A request is in flight, and it is not known when its answer comes.
     free_at = math.max(free_at, now + RECHECK)
@@ -108,20 +157,28 @@ end
 -- gains. A client that is the only candidate gains and pays the same, so it leaves the round-robin as it was.
 local gained, chosen, most_credit = 0, nil, nil
 for _, candidate in ipairs(open) do
-  local weight = tonumber(ARGV[7 + candidate])
-  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 4], weight)
+  local weight = tonumber(ARGV[11 + candidate])
+  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 9], weight)
   gained = gained + weight
   if not most_credit or credit > most_credit then
     chosen, most_credit = candidate, credit
   end
 end
-redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 4], -gained)
+redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 9], -gained)
 redis.call('PEXPIRE', KEYS[1], idle_ms)
 
-local log, state = KEYS[chosen * 2 + 4], KEYS[chosen * 2 + 5]
-for _, counted in ipairs({log, organisation_log}) do
-  redis.call('ZADD', counted, integer(now + max_in_flight), grant)
-  redis.call('PEXPIRE', counted, integer(math.ceil((window + max_in_flight) / 500)))
+local log, state = KEYS[chosen * 2 + 9], KEYS[chosen * 2 + 10]
+local counted = {{log, window}, {organisation_log, organisation_window}}
+if limits[endpoint_log] then
+  table.insert(counted, {endpoint_log, endpoint_window})
+end
+for _, each in ipairs(counted) do
+  redis.call('ZADD', each[1], integer(now + max_in_flight), grant)
+  redis.call('PEXPIRE', each[1], integer(math.ceil((each[2] + max_in_flight) / 500)))
+end
+if job_time > 0 then
+  redis.call('ZADD', jobs_log, integer(now + job_time), grant)
+  redis.call('PEXPIRE', jobs_log, integer(math.ceil(job_time / 1000)))
 end
 redis.call('HINCRBY', state, 'granted', 1)
 redis.call('PEXPIRE', state, idle_ms)

@@ -46,12 +46,19 @@ class QuotaPolicy:
         reserve: Requests of the limit that are never used, so that our own requests alone never bring the vendor's remaining
             count below `MIN_REMAINING`. 0 where the vendor sends no remaining header.
         default_pause_seconds: How long a client pauses where the vendor gives no Retry-After (G16).
+        organisation_limit: Requests that the vendor accepts from all clients together in any such window; None if none is
+            declared. A refusal or the vendor's list may name one later.
+        concurrent_jobs: Jobs that may run at once; None likewise.
+        job_seconds: How long a job counts as running if its end is never seen.
     """
 
     limit: int
     window_seconds: float
     reserve: int = MIN_REMAINING
     default_pause_seconds: float = 60.0
+    organisation_limit: int | None = None
+    concurrent_jobs: int | None = None
+    job_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
         """Reject a policy under which no request, or too many, could be sent."""
@@ -94,10 +101,53 @@ class QuotaPolicy:
 
 @dataclass(frozen=True)
 class Grant:
-    """Permission to send one request with one client. Settle or release it exactly once."""
+    """Permission to send one request with one client. Settle or release it exactly once.
+
+    Attributes:
+        client_id: The OAuth client.
+        grant_id: A unique id.
+        endpoint: The endpoint it is for.
+        starts_job: Whether the request starts a job, which counts as running from then on.
+    """
 
     client_id: str
     grant_id: str
+    endpoint: str = ""
+    starts_job: bool = False
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a request is for, as far as limits depend on it.
+
+    Attributes:
+        is_follow_up: It reads what the vendor already works on, which gets a share of its own.
+        endpoint: The endpoint it is for.
+        starts_job: It starts a job, which counts as running from then on.
+    """
+
+    is_follow_up: bool = False
+    endpoint: str = ""
+    starts_job: bool = False
+
+
+@dataclass(frozen=True)
+class SharedLimit:
+    """A limit that is shared by several clients, or that the vendor has named for one, at one moment.
+
+    Attributes:
+        name: The vendor's name of the limit; ``declared`` if the settings declare it.
+        counts: What counts: ``organisation``, ``jobs``, the id of a client, or an endpoint.
+        limit: How many are allowed.
+        window_seconds: Length of the window; None for jobs.
+        used: How many count now.
+    """
+
+    name: str
+    counts: str
+    limit: int
+    window_seconds: float | None
+    used: int
 
 
 @dataclass(frozen=True)

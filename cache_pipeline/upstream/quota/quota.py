@@ -6,28 +6,33 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import redis.asyncio
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
     MIN_REMAINING,
     ClientQuota,
     Grant,
+    Purpose,
     QuotaPolicy,
+    SharedLimit,
     answer_class,
     bounded_pause,
 )
 from cache_pipeline.upstream.quota.quota_store import PROBE_INTERVAL_SECONDS, QuotaStore
+from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 
+NO_PURPOSE = Purpose()
 # A waiter asks again at least this often, so that it notices a released grant or a throttle that an operator lifted.
 _MAX_SLEEP_SECONDS = 30.0
 # Spreads the moments at which several processes that wait for one slot ask again.
@@ -52,13 +57,14 @@ class Quota:
 
     Args:
         redis: An asyncio client of Redis 6.2 or newer, or Valkey; it may decode answers or not.
-        account: Vendor and name of the account; it is part of the keys.
+        account: Vendor and name of the account, for messages; also for the keys if `keys` is not given.
         clients: OAuth client id to its weight in the round-robin (G18).
         policy: The vendor's limit.
         redis_timeout: Seconds without an answer after which Redis counts as unavailable.
         max_in_flight_seconds: Longest time in which one request may be answered.
         sleep: Waits for the given seconds.
         clock: Monotonic seconds; only used while Redis is unavailable.
+        keys: The names of its keys.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Quota:
         max_in_flight_seconds: float = MAX_IN_FLIGHT_SECONDS,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        keys: UpstreamKeys | None = None,
     ) -> None:
         if not clients or min(clients.values()) < 1:
             raise ValueError(f"quota of {account}: needs at least one OAuth client, each with a weight of 1 or more")
@@ -85,6 +92,7 @@ class Quota:
         self._store = QuotaStore(
             redis,
             account,
+            keys or UpstreamKeys(account),
             self._clients,
             policy,
             recent_grants=self._local.recent_grants,
@@ -93,7 +101,7 @@ class Quota:
             timeout=redis_timeout,
             clock=clock,
         )
-        self._turns: defaultdict[tuple[Lane, str | None, bool], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[tuple[Lane, str | None, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._jitter = random.SystemRandom()
 
     async def acquire(
@@ -102,7 +110,7 @@ class Quota:
         client_id: str | None = None,
         *,
         exclude: Collection[str] = (),
-        is_follow_up: bool = False,
+        purpose: Purpose = NO_PURPOSE,
     ) -> Grant:
         """Wait, as long as needed, for permission to send one request, and return it. Settle or release it afterwards.
 
@@ -110,7 +118,7 @@ class Quota:
             lane: Priority of the request. If it is raised meanwhile, the request continues to wait in the new lane.
             client_id: The only client to use (a job is polled by the client that submitted it); any client if None.
             exclude: Clients not to choose.
-            is_follow_up: Whether the request reads what the vendor already works on, which gets a share of its own.
+            purpose: What the request is for, as far as limits depend on it.
 
         Raises:
             ClientUnknown: `client_id` is not in this pool.
@@ -123,9 +131,9 @@ class Quota:
         if not candidates:
             raise ValueError(f"quota of {self._account}: every OAuth client is excluded, so none can be chosen")
         if isinstance(lane, Lane):
-            return await self._acquire(lane, client_id, candidates, is_follow_up=is_follow_up)
+            return await self._acquire(lane, client_id, candidates, purpose)
         while True:
-            waiting = asyncio.create_task(self._acquire(lane.current, client_id, candidates, is_follow_up=is_follow_up))
+            waiting = asyncio.create_task(self._acquire(lane.current, client_id, candidates, purpose))
             raised = asyncio.ensure_future(lane.wait_until_raised())
             try:
                 await asyncio.wait({waiting, raised}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,20 +146,18 @@ class Quota:
             if not waiting.cancelled():
                 return waiting.result()
 
-    async def _acquire(
-        self, lane: Lane, client_id: str | None, candidates: Sequence[str], *, is_follow_up: bool
-    ) -> Grant:
+    async def _acquire(self, lane: Lane, client_id: str | None, candidates: Sequence[str], purpose: Purpose) -> Grant:
         grant_id = uuid.uuid4().hex
         try:
-            async with self._turns[lane, client_id, is_follow_up]:
+            async with self._turns[lane, client_id, purpose]:
                 while True:
-                    answer = await self._try_acquire(lane, candidates, grant_id, is_follow_up=is_follow_up)
+                    answer = await self._try_acquire(lane, candidates, grant_id, purpose)
                     if isinstance(answer, Grant):
                         return answer
                     await self._sleep(min(answer, _MAX_SLEEP_SECONDS) + self._jitter.uniform(0, _MAX_JITTER_SECONDS))
         except asyncio.CancelledError:
             # The script may have granted the request although its answer was never read.
-            await self._discard(grant_id, candidates)
+            await self._discard(grant_id, candidates, purpose)
             raise
 
     async def settle(
@@ -162,7 +168,7 @@ class Quota:
         retry_after: float | None,
         rejected: bool,
         status: int | None = None,
-        organisation_limit: int | None = None,
+        limit: NamedLimit | None = None,
     ) -> None:
         """Record the answer to a granted request. The request counts for one window from now on.
 
@@ -173,28 +179,31 @@ class Quota:
                 `MAX_PAUSE_SECONDS`, or the policy's default if None.
             rejected: The answer was a 429: the client pauses, and the request stays counted.
             status: HTTP status of the answer, for the counters; None if no answer came.
-            organisation_limit: The limit of all clients together, if a 429 named it as the one that was reached. All clients
-                then pause, and from then on they share that limit; that of the client stays as it is.
+            limit: The limit that a 429 named as the one that was reached. Only requests that count against it pause, and from
+                then on they keep to it; other limits stay as they are.
         """
         is_low = remaining is not None and remaining < MIN_REMAINING
         retry_after = None if retry_after is None else bounded_pause(retry_after)
         default_pause = self._policy.default_pause_seconds
         pause = (default_pause if retry_after is None else retry_after) if rejected or is_low else None
         answer = answer_class(status)
-        self._local.settle(grant, pause_seconds=pause, rejected=rejected, answer=answer)
+        is_of_client = limit is None or limit.scope in (LimitScope.client, LimitScope.organisation)
+        self._local.settle(grant, pause_seconds=pause if is_of_client else None, rejected=rejected, answer=answer)
         await self._store.settle(
             grant,
             remaining=remaining,
             retry_after=retry_after,
             rejected=rejected,
             answer=answer,
-            organisation_limit=organisation_limit,
+            limit=limit,
         )
-        if pause is not None and organisation_limit is not None:
+        if pause is not None and limit is not None:
             logger.warning(
-                "%s: the organisation's limit of %d requests per window was reached, all clients pause for %.1f s and share it",
+                "%s: the limit %s of %d was reached (%s); what counts against it pauses for %.1f s and keeps to it",
                 self._account,
-                organisation_limit,
+                limit.name,
+                limit.value,
+                grant.client_id if limit.scope is LimitScope.client else limit.scope,
                 pause,
             )
         elif pause is not None:
@@ -203,7 +212,24 @@ class Quota:
 
     async def release(self, grant: Grant) -> None:
         """Return a grant whose request was never sent."""
-        await self._discard(grant.grant_id, [grant.client_id])
+        purpose = Purpose(endpoint=grant.endpoint, starts_job=grant.starts_job)
+        await self._discard(grant.grant_id, [grant.client_id], purpose)
+
+    async def learn(self, limits: Iterable[NamedLimit]) -> None:
+        """Keep to limits that the vendor's own list names, of the clients, the organisation and the jobs."""
+        await self._store.learn(limits)
+
+    async def name_job(self, grant: Grant, job_id: str) -> None:
+        """Count the job that a granted request started under its own id, so that any process can report its end."""
+        await self._store.name_job(grant, job_id)
+
+    async def end_job(self, job_id: str) -> None:
+        """Count a job no longer."""
+        await self._store.end_job(job_id)
+
+    async def shared_limits(self) -> list[SharedLimit]:
+        """Return the limits beyond the clients' own ones; none while Redis is unavailable."""
+        return await self._store.shared_limits()
 
     @property
     def outage_reason(self) -> str | None:
@@ -216,9 +242,9 @@ class Quota:
         return self._local.snapshot() if shared is None else shared
 
     async def _try_acquire(
-        self, lane: Lane, candidates: Sequence[str], grant_id: str, *, is_follow_up: bool
+        self, lane: Lane, candidates: Sequence[str], grant_id: str, purpose: Purpose
     ) -> Grant | float:
-        answer = await self._store.try_acquire(candidates, lane, grant_id, is_follow_up=is_follow_up)
+        answer = await self._store.try_acquire(candidates, lane, grant_id, purpose)
         if isinstance(answer, Grant):
             self._local.record(answer)
         if answer is not None:
@@ -230,7 +256,7 @@ class Quota:
         # Sleep in short steps: Redis may be back, with more to give, before the local window moves.
         return local if isinstance(local, Grant) else min(local, PROBE_INTERVAL_SECONDS)
 
-    async def _discard(self, grant_id: str, candidates: Sequence[str]) -> None:
+    async def _discard(self, grant_id: str, candidates: Sequence[str], purpose: Purpose) -> None:
         for client_id in candidates:
             self._local.discard(Grant(client_id, grant_id))
-        await self._store.discard(grant_id, candidates)
+        await self._store.discard(grant_id, candidates, purpose)

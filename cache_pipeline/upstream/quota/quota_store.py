@@ -1,21 +1,26 @@
 """Runs the quota's Lua scripts in Redis, and detects when Redis is unavailable."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import redis.asyncio
+from redis.typing import EncodableT, FieldT
 
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.redis_errors import REDIS_ERRORS
+from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota.local_share import RecentGrant
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
     MIN_REMAINING,
+    WINDOW_GUARD,
     ClientQuota,
     ClientState,
     Grant,
+    Purpose,
     QuotaPolicy,
+    SharedLimit,
     lane_share,
 )
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
@@ -27,6 +32,10 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 86_400.0
 # Prefix of the counters of answers by class, in a client's state.
 _ANSWERED = "answered:"
+#: A longer window is not counted.
+_LONGEST_WINDOW_SECONDS = 3600.0
+#: The number of the log of each kind of limit among the keys of settle.lua.
+_SETTLED_LOGS = {LimitScope.client: 3, LimitScope.organisation: 5, LimitScope.endpoint: 7, LimitScope.jobs: 9}
 # An unavailable Redis is probed this often, by one caller, who waits no longer than the timeout.
 PROBE_INTERVAL_SECONDS = 1.0
 _PROBE_TIMEOUT_SECONDS = 0.25
@@ -43,7 +52,8 @@ class QuotaStore:
 
     Args:
         redis: An asyncio client; it may decode answers or not.
-        account: Vendor and name of the account; all keys are `cache_pipeline:quota:{account}:...`, including the braces.
+        account: Vendor and name of the account, for messages.
+        keys: The names of its keys.
         clients: OAuth client id to its weight.
         policy: The vendor's limit.
         recent_grants: Returns the requests of this process that still count.
@@ -57,6 +67,7 @@ class QuotaStore:
         self,
         redis: redis.asyncio.Redis,
         account: str,
+        keys: UpstreamKeys,
         clients: Mapping[str, int],
         policy: QuotaPolicy,
         *,
@@ -78,7 +89,7 @@ class QuotaStore:
         self._generation = ""
         self._outage_reason: str | None = None
         self._probe_at = 0.0
-        self._keys = UpstreamKeys(account)
+        self._keys = keys
         self._scripts = load_scripts(redis, "cache_pipeline.upstream.quota")
 
     @property
@@ -87,19 +98,23 @@ class QuotaStore:
         return self._outage_reason
 
     async def try_acquire(
-        self, candidates: Sequence[str], lane: Lane, grant_id: str, *, is_follow_up: bool = False
+        self, candidates: Sequence[str], lane: Lane, grant_id: str, purpose: Purpose
     ) -> Grant | float | None:
         """Return a grant of one of the candidates, or the seconds until the next one may be possible."""
-        keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start]
-        keys += [self._keys.organisation_log, self._keys.organisation_state]
+        keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start, self._keys.limits]
+        keys += self._shared_keys(purpose.endpoint)
         for client_id in candidates:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
             _micros(self._policy.guarded_window_seconds),
             _micros(self._max_in_flight_seconds),
-            self._policy.slots(lane, is_follow_up=is_follow_up),
+            self._policy.slots(lane, is_follow_up=purpose.is_follow_up),
             _micros(_IDLE_SECONDS),
-            round(1000 * lane_share(lane, is_follow_up=is_follow_up)),
+            round(1000 * lane_share(lane, is_follow_up=purpose.is_follow_up)),
+            self._policy.reserve,
+            self._policy.organisation_limit or 0,
+            self._policy.concurrent_jobs or 0,
+            _micros(self._policy.job_seconds) if purpose.starts_job else 0,
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:
@@ -109,7 +124,9 @@ class QuotaStore:
             verdict, generation = decode_text(answer[0]), decode_text(answer[-1])
             if verdict != "restore":
                 self._generation = generation
-                return int(answer[1]) / 1e6 if verdict == "wait" else Grant(candidates[int(answer[1]) - 1], grant_id)
+                if verdict == "wait":
+                    return int(answer[1]) / 1e6
+                return Grant(candidates[int(answer[1]) - 1], grant_id, purpose.endpoint, purpose.starts_job)
             # Adopt the new generation only once the grants are restored; if that failed, the next call finds Redis unavailable.
             if await self._restore_recent_grants():
                 self._generation = generation
@@ -122,7 +139,7 @@ class QuotaStore:
         retry_after: float | None,
         rejected: bool,
         answer: str,
-        organisation_limit: int | None = None,
+        limit: NamedLimit | None = None,
     ) -> None:
         """Record the answer to a granted request, and count it under the class `answer`."""
         policy = self._policy
@@ -138,19 +155,93 @@ class QuotaStore:
             int(rejected),
             _micros(_IDLE_SECONDS),
             _ANSWERED + answer,
-            "" if organisation_limit is None else organisation_limit,
+            int(answer == "2xx"),
+            "" if limit is None else _SETTLED_LOGS[limit.scope],
+            "" if limit is None else _field_name(limit),
+            "" if limit is None else limit.value,
+            "" if limit is None else _micros(self._window_seconds(limit)),
         ]
-        keys = [self._keys.log(grant.client_id), self._keys.state(grant.client_id), self._keys.cold_start]
-        keys += [self._keys.organisation_log, self._keys.organisation_state]
+        keys = [self._keys.cold_start, self._keys.limits]
+        keys += [self._keys.log(grant.client_id), self._keys.state(grant.client_id), *self._shared_keys(grant.endpoint)]
         await self._call("settle", keys, arguments)
 
-    async def discard(self, grant_id: str, candidates: Sequence[str]) -> None:
-        """Remove a grant from the candidates' logs. Without effect while Redis is unavailable: the slot expires later."""
+    async def learn(self, limits: Iterable[NamedLimit]) -> None:
+        """Keep to limits that the vendor's own list names, of the clients, the organisation and the jobs."""
+        known_until = round((await self._now() + _IDLE_SECONDS) * 1_000_000)
+        fields: dict[FieldT, EncodableT] = {}
+        for limit in limits:
+            logs = {
+                LimitScope.client: [self._keys.log(client_id) for client_id in self._clients],
+                LimitScope.organisation: [self._keys.organisation_log],
+                LimitScope.jobs: [self._keys.jobs_log],
+            }.get(limit.scope, [])
+            value = f"{limit.value}:{_micros(self._window_seconds(limit))}:{known_until}"
+            fields |= {f"{log} {_field_name(limit)}": value for log in logs}
+
+        async def store() -> None:
+            if fields:
+                await self._redis.hset(self._keys.limits, mapping=fields)
+                await self._redis.pexpire(self._keys.limits, round(_IDLE_SECONDS * 1000))
+
+        await self._run_best_effort(store)
+
+    async def shared_limits(self) -> list[SharedLimit]:
+        """Return the limits beyond the clients' own ones, with what counts against each now; none while Redis is unavailable."""
+        found: list[SharedLimit] = []
+
+        async def read() -> None:
+            now = await self._now()
+            stored = await cast("Awaitable[dict[Any, Any]]", self._redis.hgetall(self._keys.limits))
+            named = {decode_text(field): decode_text(value) for field, value in stored.items()}
+            for declared, log in (
+                (self._policy.organisation_limit, self._keys.organisation_log),
+                (self._policy.concurrent_jobs, self._keys.jobs_log),
+            ):
+                if declared is not None:
+                    named[f"{log} declared"] = f"{declared}:{_micros(self._policy.guarded_window_seconds)}:{2**53}"
+            for field, value in sorted(named.items()):
+                log, _, name = field.rpartition(" ")
+                limit, window, known_until = (int(part) for part in value.split(":"))
+                counts = self._counted(log)
+                if counts is None or known_until <= now * 1_000_000:
+                    continue
+                is_of_jobs = log == self._keys.jobs_log
+                since = now if is_of_jobs else now - window / 1e6
+                used = int(await self._redis.zcount(log, f"({since * 1_000_000:.0f}", "+inf"))
+                seconds = None if is_of_jobs else round(window / 1e6 / (1 + WINDOW_GUARD), 3)
+                found.append(SharedLimit(name, counts, limit, seconds, used))
+
+        await self._run_best_effort(read)
+        return found
+
+    async def name_job(self, grant: Grant, job_id: str) -> None:
+        """Count the job that a granted request started under its own id, so that any process can report its end."""
+
+        async def name() -> None:
+            until = await self._now() + self._policy.job_seconds
+            await self._redis.zadd(self._keys.jobs_log, {job_id: round(until * 1_000_000)})
+            await self._redis.zrem(self._keys.jobs_log, grant.grant_id)
+
+        await self._run_best_effort(name)
+
+    async def end_job(self, job_id: str) -> None:
+        """Count a job no longer."""
+
+        async def remove() -> None:
+            await self._redis.zrem(self._keys.jobs_log, job_id)
+
+        await self._run_best_effort(remove)
+
+    async def discard(self, grant_id: str, candidates: Sequence[str], purpose: Purpose) -> None:
+        """Remove a grant from all logs. Without effect while Redis is unavailable: the slot expires later."""
 
         async def remove() -> None:
             for client_id in candidates:
                 await self._redis.zrem(self._keys.log(client_id), grant_id)
             await self._redis.zrem(self._keys.organisation_log, grant_id)
+            await self._redis.zrem(self._keys.endpoint_log(purpose.endpoint), grant_id)
+            if purpose.starts_job:
+                await self._redis.zrem(self._keys.jobs_log, grant_id)
 
         await self._run_best_effort(remove)
 
@@ -175,6 +266,35 @@ class QuotaStore:
             _client_quota(client_id, row, self._policy) for client_id, row in zip(self._clients, answer, strict=True)
         ]
 
+    def _shared_keys(self, endpoint: str) -> list[str]:
+        keys = self._keys
+        return [
+            *(keys.organisation_log, keys.organisation_state),
+            *(keys.endpoint_log(endpoint), keys.endpoint_state(endpoint)),
+            *(keys.jobs_log, keys.jobs_state),
+        ]
+
+    def _window_seconds(self, limit: NamedLimit) -> float:
+        seconds = self._policy.window_seconds if limit.window_seconds is None else limit.window_seconds
+        # A log of a whole day would be long. A longer window only pauses, by the vendor's own Retry-After.
+        return min(seconds, _LONGEST_WINDOW_SECONDS) * (1 + WINDOW_GUARD) if seconds <= _LONGEST_WINDOW_SECONDS else 0.0
+
+    def _counted(self, log: str) -> str | None:
+        """Return what a log of this account counts; None for one of another account."""
+        if log == self._keys.organisation_log:
+            return LimitScope.organisation
+        if log == self._keys.jobs_log:
+            return LimitScope.jobs
+        for client_id in self._clients:
+            if log == self._keys.log(client_id):
+                return client_id
+        before, _, after = self._keys.endpoint_log("\0").partition("\0")
+        return log.removeprefix(before).removesuffix(after) if log.startswith(before) and log.endswith(after) else None
+
+    async def _now(self) -> float:
+        seconds, micros = await self._redis.time()
+        return int(seconds) + int(micros) / 1e6
+
     async def _restore_recent_grants(self) -> bool:
         numbers = {client_id: number for number, client_id in enumerate(self._clients, start=1)}
         log_seconds = 2 * (self._policy.guarded_window_seconds + self._max_in_flight_seconds)
@@ -185,7 +305,7 @@ class QuotaStore:
         ]
         for grant in self._recent_grants():
             arguments += [numbers[grant.client_id], grant.grant_id, _micros(grant.age_seconds)]
-        keys = [self._keys.cold_start]
+        keys = [self._keys.cold_start, self._keys.organisation_log]
         for client_id in self._clients:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         return await self._run("restore", keys, arguments) is not None
@@ -269,6 +389,10 @@ def _client_quota(client_id: str, row: Sequence[Any], policy: QuotaPolicy) -> Cl
         token_life_s=token_life_ms / 1e3 if token_ttl_ms > 0 else None,
         login_refused=bool(refused),
     )
+
+
+def _field_name(limit: NamedLimit) -> str:
+    return "".join(each if each.isprintable() and not each.isspace() else "_" for each in limit.name[:100]) or "unnamed"
 
 
 def _micros(seconds: float) -> int:

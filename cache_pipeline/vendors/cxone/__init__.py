@@ -4,17 +4,29 @@ from cache_pipeline.vendors.cxone.account import CxoneAccount, find_addresses
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
 from cache_pipeline.vendors.cxone.permission_check import check_permissions
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
-from cache_pipeline.vendors.spec import VendorSpec
+from cache_pipeline.vendors.spec import RowRules, VendorSpec
 
 VENDOR = VendorSpec(
     name=CxoneAdapter.name,
     account=CxoneAccount,
     adapter=CxoneAdapter,
     create_adapter=lambda client, account: CxoneAdapter(client, columns=account.columns),
+    personal_dimensions=frozenset({"ani", "dnis", "userId"}),
+    rows={
+        "conversations": RowRules(
+            key=("conversationId",),
+            edge_dimensions=("divisionId", "firstQueueId", "mediaType", "originatingDirection"),
+        )
+    },
     addresses=find_addresses,
     login_request=access_key_login,
     login_remedy="they are an enabled access key's id and secret",
     discover=discover_cxone,
     check_permissions=check_permissions,
-    example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
+    example={
+        "query_type": "conversations",
+        "group_by": "[queueId]",
+        "metrics": "[nOffered, tHandle]",
+        "volume_metric": "nOffered",
+    },
 )

@@ -57,9 +57,7 @@ _ESCAPED = ("\\+", "\\-", "\\=", "\\@")
 
 
 def check_extract(report: Report) -> Iterable[tuple[str, str]]:
-    """Yield rows, dimensions, metrics and filters that an extraction does not support, as (field, problem)."""
-    if report.rows not in (None, "conversations"):
-        yield "rows", f"an extraction has no rows of {report.rows}; use conversations or remove the field"
+    """Yield dimensions, metrics and filters that an extraction does not support, as (field, problem)."""
     if report.filters:
         yield "filters", "an extraction has no filter except its dates; remove the filters"
     if report.rows is None and (unknown := sorted(set(report.group_by) - set(_DIMENSIONS))):

@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresses
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.dialect import DIALECT
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
+from cache_pipeline.vendors.genesys.row_rules import PERSONAL_DIMENSIONS, ROW_RULES
 from cache_pipeline.vendors.spec import VendorSpec
 
 VENDOR = VendorSpec(
@@ -13,11 +15,19 @@ VENDOR = VendorSpec(
     account=GenesysAccount,
     adapter=GenesysAdapter,
     create_adapter=lambda client, _: GenesysAdapter(client),
+    personal_dimensions=PERSONAL_DIMENSIONS,
+    rows=ROW_RULES,
     addresses=find_addresses,
+    dialect=DIALECT,
     check_permissions=check_permissions,
     lookups=LOOKUPS,
     read_lookup=read_lookup,
     # Settled figures are rewritten after 48 hours.
     refetch_window=timedelta(days=3),
-    example={"query_type": "conversations", "metrics": "[nOffered, tHandle]", "volume_metric": "nOffered"},
+    example={
+        "query_type": "conversations",
+        "group_by": "[queueId]",
+        "metrics": "[nOffered, tHandle]",
+        "volume_metric": "nOffered",
+    },
 )

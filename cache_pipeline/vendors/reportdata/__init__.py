@@ -1,7 +1,8 @@
 """The report-data API of the user's guide (G1 to G3)."""
 
+from cache_pipeline.upstream.dialect import Dialect
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
-from cache_pipeline.vendors.reportdata.query_payload import read_guide
+from cache_pipeline.vendors.reportdata.query_payload import PAYLOAD_EXAMPLES, read_guide
 from cache_pipeline.vendors.spec import AddressedAccount, VendorSpec
 
 VENDOR = VendorSpec(
@@ -9,6 +10,14 @@ VENDOR = VendorSpec(
     account=AddressedAccount,
     adapter=ReportDataAdapter,
     create_adapter=lambda client, _: ReportDataAdapter(client),
+    dialect=Dialect(request_id_fields=("contextId",)),
+    personal_dimensions=frozenset({"ani", "conversationId", "dnis", "sessionId", "userId"}),
     read_payload=read_guide,
-    example={"query_type": "queue-performance", "metrics": "[offered, answered]", "volume_metric": "offered"},
+    payload_examples=PAYLOAD_EXAMPLES,
+    example={
+        "query_type": "queue-performance",
+        "group_by": "[queueId]",
+        "metrics": "[offered, answered]",
+        "volume_metric": "offered",
+    },
 )

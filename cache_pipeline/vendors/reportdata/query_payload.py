@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.payload import (
@@ -24,6 +25,18 @@ _GRANULARITIES: Mapping[str, str] = {
     "byday": "P1D",
     "byweek": "P1W",
     "bymonth": "P1M",
+}
+#: Examples for the description of the HTTP API.
+PAYLOAD_EXAMPLES: Mapping[str, Any] = {
+    "guide": {
+        "summary": "A day by hour, of some queues",
+        "value": {
+            "reportId": "queue-performance",
+            "timeGrouping": "byHour",
+            "interval": "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z",
+            "filters": {"type": "and", "predicates": [{"dimension": "queueId", "operator": "in", "values": ["q-1"]}]},
+        },
+    }
 }
 
 

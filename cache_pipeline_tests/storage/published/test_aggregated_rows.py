@@ -18,6 +18,7 @@ from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
+from cache_pipeline.vendors.declaration_rules import find_vendor_problems
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, hours
 
@@ -113,19 +114,39 @@ def test_only_allowed_sums_are_published(tmp_path: Path):
     assert list(edge.manifest().datasets[report.name].columns) == ["interval_start", "interval_end", "conversations"]
 
 
+def test_groups_of_counts_are_for_single_rows_only():
+    with pytest.raises(ValidationError, match="applies to reports with rows only"):
+        _report(rows=None, group_by=["queueId"], delivery="sync")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edge_group_by": None}, r"conversations are single ones: write edge_group_by.*tiers: \[history\]"),
         ({"edge_group_by": ["lastUserId"]}, "lastUserId: counts of conversations may be published by divisionId"),
         ({"edge_group_by": ["ani"]}, "ani: counts"),
-        ({"rows": "presence", "query_type": "users", "edge_group_by": ["userId"]}, "userId: counts of presence"),
-        ({"rows": None, "group_by": ["queueId"], "delivery": "sync"}, "applies to reports with rows only"),
+        (
+            {
+                "rows": "presence",
+                "query_type": "users",
+                "metrics": ["tSystemPresence"],
+                "edge_group_by": ["userId"],
+            },
+            "userId: counts of presence",
+        ),
     ],
 )
-def test_identifying_groups_cannot_be_declared(changes: dict[str, Any], message: str):
-    with pytest.raises(ValidationError, match=message):
-        _report(**changes)
+def test_counts_by_person_are_refused_by_the_vendors_rules(changes: dict[str, Any], message: str):
+    ((field, problem),) = find_vendor_problems(_report(**changes))
+    assert field == "publish.edge_group_by"
+    assert problem.startswith(message)
+
+
+def test_single_rows_are_not_published():
+    ((field, problem),) = find_vendor_problems(_report(edge_group_by=None))
+    assert field == "publish.tiers"
+    assert problem.endswith(
+        "conversations are single ones: write edge_group_by to publish their counts, or tiers: [history]"
+    )
 
 
 def test_aggregate_report_is_published_unchanged():

@@ -256,7 +256,6 @@ async def test_csv_quotes_line_breaks_and_byte_order_mark() -> None:
     ("changes", "field"),
     [
         ({"query_type": "qm-workflows"}, "query_type"),
-        ({"rows": "segments", "metrics": ["tTalk"]}, "rows"),
         ({"metrics": ["tAcw"]}, "metrics"),
         ({"rows": None, "group_by": ["wrapUpCode"]}, "group_by"),
         ({"max_query_interval": "P1M", "granularity": "P1D"}, "fetch.max_query_interval"),

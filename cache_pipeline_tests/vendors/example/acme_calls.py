@@ -88,6 +88,7 @@ VENDOR = VendorSpec(
     account=AcmeAccount,
     adapter=AcmeAdapter,
     create_adapter=lambda client, account: AcmeAdapter(client, account.site),
+    personal_dimensions=frozenset({"caller"}),
     check_permissions=check_site,
-    example={"query_type": "calls", "metrics": "[calls]", "volume_metric": "calls"},
+    example={"query_type": "calls", "group_by": "[queue]", "metrics": "[calls]", "volume_metric": "calls"},
 )
