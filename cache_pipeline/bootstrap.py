@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, UpstreamError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import Declaration, read_declarations, read_report
 from cache_pipeline.query.lane import Lane
@@ -23,7 +24,7 @@ from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, accou
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.declaration_rules import find_vendor_problems, use_row_keys
 from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
-from cache_pipeline.vendors.spec import Lookup, VendorSpec
+from cache_pipeline.vendors.spec import AccountFacts, Lookup, VendorSpec
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Requests of the vendor's limit that are never sent.
 _QUOTA_RESERVE = 3
+#: A vendor that does not answer in time is not asked for its limits.
+_FACTS_TIMEOUT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 0.5
 _MAX_RETRY_SECONDS = 10.0
 
@@ -267,6 +270,63 @@ def connect_vendor(settings: Settings, account_id: str) -> VendorConnection:
     return VendorConnection(_upstream_config(account_id, account, vendor), vendor, account)
 
 
+async def refresh_account_facts(settings: Settings, *, is_forced: bool = False) -> dict[str, AccountFacts]:
+    """Ask the vendors that tell it for the limits and the retention of each account, once a day, and keep to them.
+
+    A vendor that cannot be asked is logged: its documented limits hold then, and those that a refusal names.
+
+    Args:
+        settings: The settings of the deployment.
+        is_forced: Ask even if the vendor was asked within a day.
+
+    Returns:
+        What was told now, by account.
+
+    Raises:
+        SettingsError: No Redis URL is set, or an account is wrong.
+    """
+    from cache_pipeline.redis_connection import open_redis
+    from cache_pipeline.redis_errors import REDIS_ERRORS
+    from cache_pipeline.upstream.client import create_upstream_quota
+    from cache_pipeline.upstream.config import RetryPolicy
+    from cache_pipeline.upstream.fact_store import FactStore
+
+    retries = RetryPolicy(max_attempts=1, rate_limit_timeout_seconds=_FACTS_TIMEOUT_SECONDS)
+    found: dict[str, AccountFacts] = {}
+    for account_id in account_ids(settings):
+        connection = connect_vendor(settings, account_id)
+        if connection.vendor.read_facts is None:
+            continue
+        try:
+            async with open_redis(settings.required_redis_url()) as redis, asyncio.timeout(_FACTS_TIMEOUT_SECONDS):
+                store = FactStore(redis, connection.config.keys)
+                if not await store.claim_reading() and not is_forced:
+                    continue
+                async with connection.open_client(redis, retries) as client:
+                    facts = await connection.vendor.read_facts(client)
+                await create_upstream_quota(connection.config, redis).learn(facts.limits)
+                await store.store_retention(facts.retention_days)
+        except (UpstreamError, TimeoutError, *REDIS_ERRORS) as error:
+            logger.info("%s: its limits could not be read (%s); the documented ones hold", account_id, error)
+            continue
+        found[account_id] = facts
+    return found
+
+
+async def _find_retention(redis: Redis, connection: VendorConnection, account: VendorAccount) -> timedelta | None:
+    """Return how long a vendor keeps figures: as the settings declare or, without that, as the vendor told."""
+    from cache_pipeline.redis_errors import REDIS_ERRORS
+    from cache_pipeline.upstream.fact_store import FactStore
+
+    days = account.retention_days
+    if days is None and connection.vendor.read_facts is not None:
+        try:
+            days = await FactStore(redis, connection.config.keys).retention_days()
+        except REDIS_ERRORS as error:
+            logger.warning("%s: its retention could not be read: %s", connection.config.account, error)
+    return None if days is None else timedelta(days=days)
+
+
 @asynccontextmanager
 async def open_quotas(settings: Settings) -> AsyncGenerator[dict[str, tuple[QuotaPolicy, Quota]]]:
     """Open the shared quota of each account, with its policy, by vendor and name.
@@ -380,6 +440,7 @@ async def open_service(
         accounts = read_accounts(settings)
         adapters: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
+        retention: dict[str, timedelta] = {}
         for account_id, account in accounts.items():
             if account.is_insecure:
                 logger.warning(
@@ -387,6 +448,8 @@ async def open_service(
                 )
             connection = connect_vendor(settings, account_id)
             client = await stack.enter_async_context(connection.open_client(redis))
+            if kept := await _find_retention(redis, connection, account):
+                retention[account_id] = kept
             adapters[account_id] = connection.vendor.create_adapter(client, account)
             job_pollers[account_id] = JobPoller(
                 PollPolicy(account.poll_policy),
@@ -407,11 +470,7 @@ async def open_service(
             on_stored=on_stored,
             declared=declared,
             job_pollers=job_pollers,
-            retention={
-                account_id: timedelta(days=account.retention_days)
-                for account_id, account in accounts.items()
-                if account.retention_days is not None
-            },
+            retention=retention,
         )
 
 

@@ -26,6 +26,7 @@ CachePipelineError
 │   ├── QuotaUnavailable
 │   ├── UpstreamJobFailed
 │   │   └── UpstreamJobGone
+│   │       ├── UpstreamJobCancelled
 │   │       └── UpstreamJobUnreadable
 │   ├── UpstreamJobOverdue
 │   └── AmbiguousSubmit
@@ -348,6 +349,12 @@ class UpstreamJobGone(UpstreamJobFailed):
     def may_be_too_large(self) -> bool:
         """Never: the job was accepted, and lost later."""
         return False
+
+
+class UpstreamJobCancelled(UpstreamJobGone):
+    """Another program or a person cancelled the job at the vendor: its size was not the reason, and a new submit may help."""
+
+    _outcome = "was cancelled at the vendor"
 
 
 class UpstreamJobUnreadable(UpstreamJobGone):

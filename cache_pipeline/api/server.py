@@ -22,7 +22,7 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
-from cache_pipeline.bootstrap import load_reports, open_service
+from cache_pipeline.bootstrap import load_reports, open_service, refresh_account_facts
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.redis_connection import open_redis
@@ -124,6 +124,7 @@ async def run_worker(
         create_alive_file(alive)
     reports = load_reports(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    await refresh_account_facts(settings)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(settings, on_stored, tuple(reports.values())))
         url = settings.required_postgres_url()

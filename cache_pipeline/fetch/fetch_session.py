@@ -106,7 +106,12 @@ class FetchSession:
         if not plan.chunks:
             return
         knowledge = await load_knowledge(
-            self.history, self.series, plan.coverage, IntervalSet(plan.partitions.values()), now
+            self.history,
+            self.series,
+            plan.coverage,
+            IntervalSet(plan.partitions.values()),
+            now,
+            self.adapter.capabilities.shortest_query,
         )
         events: asyncio.Queue[ChunkEvent | None] = asyncio.Queue()
         verdicts: list[ChunkResult] = []

@@ -58,7 +58,12 @@ class SeriesKnowledge:
 
 
 async def load_knowledge(
-    history: History, series: Series, coverage: Coverage, requested: IntervalSet, now: datetime
+    history: History,
+    series: Series,
+    coverage: Coverage,
+    requested: IntervalSet,
+    now: datetime,
+    shortest_query: timedelta = timedelta(0),
 ) -> SeriesKnowledge:
     """Read from history what it knows of a series around the requested intervals."""
     report = series.report
@@ -76,4 +81,4 @@ async def load_knowledge(
                 if is_aligned(bucket, report.step, report.zone)
             ]
             density.learn({bucket: groups.get(bucket.start, 0) for bucket in buckets})
-    return SeriesKnowledge(Knowledge(report, density, stats))
+    return SeriesKnowledge(Knowledge(report, density, stats, shortest_query=shortest_query))

@@ -10,7 +10,14 @@ from datetime import datetime
 import dagster as dg
 from pydantic import PrivateAttr
 
-from cache_pipeline.bootstrap import migrate_history, open_edge_tier, open_service, pending_migrations, utc_now
+from cache_pipeline.bootstrap import (
+    migrate_history,
+    open_edge_tier,
+    open_service,
+    pending_migrations,
+    refresh_account_facts,
+    utc_now,
+)
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
@@ -86,6 +93,7 @@ class EngineResource(dg.ConfigurableResource[None]):
             Failure: A known error, with its remedy.
         """
         with reported_failures(), self.telemetry():
+            await refresh_account_facts(self.settings)
             async with open_service(self.settings) as service:
                 yield service
 

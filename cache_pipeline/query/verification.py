@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 
@@ -48,6 +48,8 @@ from cache_pipeline.query.tallies import RowTally, merge_tallies
 
 #: A vendor that limits bytes does not always cut at the same number of rows.
 _NEARLY = 0.95
+#: A day has that much less when clocks go forward, by two hours at most.
+_CLOCK_CHANGE = timedelta(hours=2)
 
 
 class SecondLook(StrEnum):
@@ -145,6 +147,7 @@ class Knowledge:
         stats: The lengths at which answers were complete, truncated or refused.
         shortest_limit: Answers shorter than this are never cut by a limit of the vendor.
         is_failing: Whether every job failed lately, even one of a single bucket, so that no size is the cause.
+        shortest_query: A shorter query brings the same answer, so that nothing is split into such parts.
     """
 
     report: Report
@@ -152,14 +155,20 @@ class Knowledge:
     stats: TruncationStats = field(default_factory=TruncationStats)
     shortest_limit: int = MIN_TRUNCATION_ROWS
     is_failing: bool = False
+    shortest_query: timedelta = timedelta(0)
 
     def buckets(self, interval: Interval) -> list[Interval]:
         """Return the buckets of an interval."""
         return list_buckets(interval, self.report.step, self.report.zone)
 
     def parts(self, interval: Interval) -> list[Interval]:
-        """Return the parts that an interval splits into; none if it is one bucket."""
-        return split(interval, self.report.step, self.report.zone)
+        """Return the parts that an interval splits into; none if it is one bucket, or as short as a query may be."""
+        parts = split(interval, self.report.step, self.report.zone)
+        return [] if any(map(self.is_too_short, parts)) else parts
+
+    def is_too_short(self, interval: Interval) -> bool:
+        """Return whether a query for an interval brings the same answer as a longer one."""
+        return interval.end - interval.start < self.shortest_query - _CLOCK_CHANGE
 
     def halves(self, interval: Interval) -> list[Interval]:
         """Return the two halves of an interval, divided where its parts are; none if it is one bucket."""
@@ -363,7 +372,8 @@ class _Verification:
             return []
         within = self.evidence.interval
         nearly = [Interval(inside[1].start, within.end), Interval(within.start, inside[-2].end)]
-        return [each for each in nearly if each not in self.knowledge.parts(within)]
+        parts = self.knowledge.parts(within)
+        return [each for each in nearly if each not in parts and not self.knowledge.is_too_short(each)]
 
     def _refutes_limit(self, probe: AnsweredQuery, node: _Node, limit: int) -> bool:
         contradicts = probe.interval.contains(node.answer.interval) and not node.agrees_with([probe], node.final)

@@ -11,6 +11,7 @@ from cache_pipeline.simulator.genesys_conversations import ConversationDetails
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
 from cache_pipeline.simulator.genesys_jobs import JobService
 from cache_pipeline.simulator.genesys_lookups import Lookups
+from cache_pipeline.simulator.genesys_organisation import OrganisationFacts
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS
 from cache_pipeline.simulator.genesys_users import UserAggregates, UserDetails
 from cache_pipeline.simulator.jobs import JobStore
@@ -35,5 +36,6 @@ def genesys_routes(job_service: JobService, gate: Gate) -> list[Route]:
         *ConversationDetails(job_service).routes(gate),
         *UserDetails(job_service).routes(gate),
         *Lookups(job_service.simulator).routes(gate),
+        *OrganisationFacts(job_service.simulator).routes(gate),
         gate.unknown_route("/api/v2/{rest:path}"),
     ]

@@ -59,6 +59,8 @@ class SimulatorSettings(BaseModel):
         genesys_submits_per_second: Jobs that may be submitted each second; null for no limit (invented default; likewise).
         report_limit_in_429: Whether a 429 names the limit that was reached, as captured answers do; the vendor does not
             promise it.
+        retention_days: How many days the organisation says that it keeps figures; null if it does not say (invented default). All
+            figures are there nevertheless.
         max_body_bytes: A larger request body is refused with 413.
         watermark_lag_seconds: Delay after which data is complete, to the whole minute (invented default).
         details_lag_seconds: The same for the data lake that details jobs read; null for `watermark_lag_seconds`
@@ -123,6 +125,7 @@ class SimulatorSettings(BaseModel):
     genesys_concurrent_jobs: Annotated[int | None, Field(ge=1)] = None
     genesys_submits_per_second: Annotated[int | None, Field(ge=1)] = None
     report_limit_in_429: bool = True
+    retention_days: Annotated[int | None, Field(ge=1)] = None
     max_body_bytes: Annotated[int, Field(ge=1)] = 512_000
 
     watermark_lag_seconds: Delay = 120.0

@@ -31,12 +31,14 @@ class NamedLimit:
         scope: Which requests count: those of one client, of all clients together, of one endpoint, or jobs that run.
         value: How many of them are allowed.
         window_seconds: Length of the limit's window; None if it is that of the account's own limit, or if it limits jobs.
+        endpoint: The endpoint that a limit of one is for; None if it is the one that answered.
     """
 
     name: str
     scope: LimitScope
     value: int
     window_seconds: float | None = None
+    endpoint: str | None = None
 
 
 def name_no_limit(_body: Mapping[str, object]) -> NamedLimit | None:

@@ -46,6 +46,21 @@ class UpstreamKeys:
         return self._quota("limits")
 
     @property
+    def facts(self) -> str:
+        """What the vendor tells of the organisation."""
+        return self._shared("facts")
+
+    @property
+    def facts_read(self) -> str:
+        """Exists while the vendor need not be asked again for the facts."""
+        return self._shared("facts:read")
+
+    @property
+    def usage(self) -> str:
+        """The requests of the organisation by day, in UTC."""
+        return self._shared("usage")
+
+    @property
     def jobs_log(self) -> str:
         """The jobs of the organisation that run."""
         return self._shared("jobs:log")

@@ -24,12 +24,14 @@ class Capabilities:
         window_seconds: Length of that window.
         has_remaining_header: Whether responses carry the remaining quota, so that our own count can be corrected by it.
         has_cancel: Whether a job can be cancelled, which frees its slot at the vendor.
+        shortest_query: Length of the shortest interval of a query; a shorter one brings the same answer.
     """
 
     requests: int
     window_seconds: float
     has_remaining_header: bool
     has_cancel: bool = True
+    shortest_query: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import VendorAccount
-from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect
+from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect, NamedLimit
 from cache_pipeline.vendors.base import VendorAdapter
 
 # The upstream client takes long to import, and most of what reads a vendor's rules never opens one.
@@ -114,6 +114,19 @@ async def _check_nothing(_context: DoctorContext[Any]) -> list[CheckResult]:
 
 
 @dataclass(frozen=True)
+class AccountFacts:
+    """What a vendor tells of an account.
+
+    Attributes:
+        limits: The limits in force, beside the documented ones.
+        retention_days: How long figures are kept; None if the vendor does not say.
+    """
+
+    limits: tuple[NamedLimit, ...] = ()
+    retention_days: int | None = None
+
+
+@dataclass(frozen=True)
 class RowRules:
     """What a declaration of single rows of one kind has to keep to.
 
@@ -144,6 +157,7 @@ class VendorSpec(Generic[AccountT]):
         dialect: Its words for errors, limits and jobs.
         discover: Finds the addresses of accounts that name an issuer.
         check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
+        read_facts: Asks the vendor for the limits and the retention of an account; None if it does not tell them.
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
         lookups: The listings of names.
         read_lookup: Reads a listing; None if the vendor has none.
@@ -164,6 +178,7 @@ class VendorSpec(Generic[AccountT]):
     dialect: Dialect = COMMON_DIALECT
     discover: DiscoverAddresses | None = None
     check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
+    read_facts: Callable[[httpx.AsyncClient], Awaitable[AccountFacts]] | None = None
     read_payload: Callable[[object], QueryPayload] | None = None
     lookups: tuple[Lookup, ...] = ()
     read_lookup: ReadLookup | None = None

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamRefused
+from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamJobCancelled, UpstreamRefused
 from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
@@ -88,6 +88,21 @@ async def test_job_of_a_refused_client_is_submitted_again(
         assert answer.completeness.complete_through == MONDAY.end
         assert await world.submits() == 2
         assert len(set(asked)) == 2
+
+
+async def test_job_that_was_cancelled_at_the_vendor_is_submitted_again_in_one_piece(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+):
+    """Its size was not the reason."""
+    async with open_world() as world:
+        cancelled = UpstreamJobCancelled("job-1", "its state is CANCELLED")
+        asked = refuse_jobs(monkeypatch, world, "status", cancelled, jobs=1)
+        answer = await world.service.answer(TRUSTING, MONDAY)
+        assert answer.completeness.complete_through == MONDAY.end
+        assert await world.submits() == 2
+        assert len(set(asked)) == 2
+        known = world.service.history.truncation_stats(world.service.series(TRUSTING), world.clock())
+        assert known.shortest_truncated is None
 
 
 async def test_client_that_may_not_read_its_jobs_is_refused_for_good(

@@ -23,7 +23,7 @@ from cache_pipeline.query.verification import (
     SecondLook,
     next_step,
 )
-from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.query.declared import declared, with_changes
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
@@ -122,6 +122,32 @@ def is_true(step: Accept, evidence: Evidence, vendor: Vendor) -> bool:
 
 def full(buckets: int, groups: int) -> list[Row]:
     return [(bucket, group) for bucket in range(buckets) for group in range(groups)]
+
+
+def test_nothing_is_split_below_the_shortest_query() -> None:
+    """A vendor whose queries name days answers an hour as it answers the day."""
+    vendor = Vendor(full(24, 8), longest=timedelta(hours=1))
+    known = knowledge_of(report_of(expected_groups=10), shortest_query=timedelta(days=1))
+    step, evidence = verify(vendor, known, Evidence(day()))
+    assert isinstance(step, Reject)
+    assert evidence.refused == {day()}
+    step, evidence = verify(vendor, known, Evidence(day(days=7)))
+    assert isinstance(step, Reject)
+    assert {each.end - each.start for each in evidence.refused} == {timedelta(days=7), timedelta(days=1)}
+
+
+def test_short_answer_of_the_shortest_query_is_not_asked_in_parts() -> None:
+    vendor = Vendor(full(24, 2))
+    known = knowledge_of(report_of(expected_groups=10), shortest_query=timedelta(days=1))
+    _, evidence = verify(vendor, known, Evidence(day()))
+    assert set(evidence.answers) == {day()}
+
+
+def test_day_with_23_hours_is_as_long_as_the_shortest_query() -> None:
+    report = with_changes(report_of(), time_zone="Europe/Berlin")
+    known = knowledge_of(report, shortest_query=timedelta(days=1))
+    week = Interval(datetime(2026, 3, 22, 23, tzinfo=UTC), datetime(2026, 3, 29, 22, tzinfo=UTC))
+    assert len(known.parts(week)) == 7
 
 
 def test_answer_with_enough_rows_takes_one_query() -> None:

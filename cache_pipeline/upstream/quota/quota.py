@@ -216,7 +216,7 @@ class Quota:
         await self._discard(grant.grant_id, [grant.client_id], purpose)
 
     async def learn(self, limits: Iterable[NamedLimit]) -> None:
-        """Keep to limits that the vendor's own list names, of the clients, the organisation and the jobs."""
+        """Keep to limits that the vendor's own list names."""
         await self._store.learn(limits)
 
     async def name_job(self, grant: Grant, job_id: str) -> None:

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 86_400.0
 # Prefix of the counters of answers by class, in a client's state.
 _ANSWERED = "answered:"
+#: How long a limit of the vendor's own list is kept to, if the list is not read again.
+_LISTED_SECONDS = 7 * 86_400.0
 #: A longer window is not counted.
 _LONGEST_WINDOW_SECONDS = 3600.0
 #: The number of the log of each kind of limit among the keys of settle.lua.
@@ -166,14 +168,15 @@ class QuotaStore:
         await self._call("settle", keys, arguments)
 
     async def learn(self, limits: Iterable[NamedLimit]) -> None:
-        """Keep to limits that the vendor's own list names, of the clients, the organisation and the jobs."""
-        known_until = round((await self._now() + _IDLE_SECONDS) * 1_000_000)
+        """Keep to limits that the vendor's own list names."""
+        known_until = round((await self._now() + _LISTED_SECONDS) * 1_000_000)
         fields: dict[FieldT, EncodableT] = {}
         for limit in limits:
             logs = {
                 LimitScope.client: [self._keys.log(client_id) for client_id in self._clients],
                 LimitScope.organisation: [self._keys.organisation_log],
                 LimitScope.jobs: [self._keys.jobs_log],
+                LimitScope.endpoint: [self._keys.endpoint_log(limit.endpoint)] if limit.endpoint else [],
             }.get(limit.scope, [])
             value = f"{limit.value}:{_micros(self._window_seconds(limit))}:{known_until}"
             fields |= {f"{log} {_field_name(limit)}": value for log in logs}
@@ -181,7 +184,7 @@ class QuotaStore:
         async def store() -> None:
             if fields:
                 await self._redis.hset(self._keys.limits, mapping=fields)
-                await self._redis.pexpire(self._keys.limits, round(_IDLE_SECONDS * 1000))
+                await self._redis.pexpire(self._keys.limits, round(_LISTED_SECONDS * 1000))
 
         await self._run_best_effort(store)
 

@@ -46,7 +46,9 @@ if rejected and ARGV[13] ~= '' then
   local limited = tonumber(ARGV[13])
   local known_until = integer(now + idle)
   redis.call('HSET', KEYS[2], KEYS[limited] .. ' ' .. ARGV[14], ARGV[15] .. ':' .. ARGV[16] .. ':' .. known_until)
-  redis.call('PEXPIRE', KEYS[2], integer(math.ceil(idle / 1000)))
+  if redis.call('PTTL', KEYS[2]) < idle / 1000 then
+    redis.call('PEXPIRE', KEYS[2], integer(math.ceil(idle / 1000)))
+  end
   if KEYS[limited] ~= log then
     local pause = retry_after or default_pause
     local limited_state = KEYS[limited + 1]

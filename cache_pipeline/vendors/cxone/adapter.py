@@ -15,7 +15,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import IO, ClassVar
 
-from cache_pipeline.errors import SchemaMismatch, SettingsError, UpstreamJobFailed, UpstreamJobGone, UpstreamUnreachable
+from cache_pipeline.errors import (
+    SchemaMismatch,
+    SettingsError,
+    UpstreamJobCancelled,
+    UpstreamJobFailed,
+    UpstreamJobGone,
+    UpstreamUnreachable,
+)
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.lane import Lane
@@ -41,7 +48,7 @@ from cache_pipeline.vendors.request_lane import RequestLane
 _JOBS_PATH = "/data-extraction/v1/jobs"
 #: Entity and version of each query type; the oldest of the known versions (7 to 10).
 _ENTITIES = {"conversations": ("recording-interaction-metadata", "7")}
-_FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
+_FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobCancelled, "EXPIRED": UpstreamJobGone}
 _MAX_INTERVAL = timedelta(days=14)
 #: The vendor says that data can be this late; younger data is provisional.
 _DATA_DELAY = timedelta(minutes=30)
@@ -70,6 +77,8 @@ class CxoneAdapter:
         window_seconds=30,
         has_remaining_header=False,
         has_cancel=False,
+        # A query names days.
+        shortest_query=timedelta(days=1),
     )
 
     def __init__(

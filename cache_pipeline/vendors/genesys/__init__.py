@@ -6,6 +6,7 @@ from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresse
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.dialect import DIALECT
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
+from cache_pipeline.vendors.genesys.organisation_facts import read_organisation_facts
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
 from cache_pipeline.vendors.genesys.row_rules import PERSONAL_DIMENSIONS, ROW_RULES
 from cache_pipeline.vendors.spec import VendorSpec
@@ -20,6 +21,7 @@ VENDOR = VendorSpec(
     addresses=find_addresses,
     dialect=DIALECT,
     check_permissions=check_permissions,
+    read_facts=read_organisation_facts,
     lookups=LOOKUPS,
     read_lookup=read_lookup,
     # Settled figures are rewritten after 48 hours.

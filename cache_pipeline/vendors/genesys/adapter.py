@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
-from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed, UpstreamJobGone
+from cache_pipeline.errors import SchemaMismatch, UpstreamJobCancelled, UpstreamJobFailed, UpstreamJobGone
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
@@ -43,7 +43,7 @@ from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 
-_FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobFailed, "EXPIRED": UpstreamJobGone}
+_FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobCancelled, "EXPIRED": UpstreamJobGone}
 _LIVE_STATES = ("QUEUED", "PENDING", "FULFILLED")
 #: Status codes that we take to mean an organisation without the preview of aggregate jobs; the vendor documents none.
 _NO_SUCH_ENDPOINT = (404, 405)

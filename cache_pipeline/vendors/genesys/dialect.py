@@ -26,6 +26,8 @@ _ORGANISATION_PREFIXES = ("org.", "organization.", "organisation.")
 _JOBS = re.compile(r"/api/v2/analytics/[a-z]+/(details|aggregates)/jobs")
 _JOB = re.compile(r"/api/v2/analytics/[a-z]+/(?:details|aggregates)/jobs/(?!availability$)[^/]+")
 _ENDED_STATES = frozenset({"FULFILLED", "FAILED", "CANCELLED", "EXPIRED"})
+#: The endpoint to which detail jobs of all families are submitted.
+_DETAIL_JOBS = "details jobs"
 _ACCEPTED, _GONE = 202, (404, 410)
 
 
@@ -46,7 +48,10 @@ def read_limit(limit: object) -> NamedLimit | None:
     if key.startswith(_ORGANISATION_PREFIXES):
         return NamedLimit(key, LimitScope.organisation, value, seconds)
     is_of_client = namespace in (None, _PLATFORM)
-    return NamedLimit(key, LimitScope.client if is_of_client else LimitScope.endpoint, value, seconds)
+    if is_of_client:
+        return NamedLimit(key, LimitScope.client, value, seconds)
+    endpoint = _DETAIL_JOBS if key.startswith("details.jobs.") else None
+    return NamedLimit(key, LimitScope.endpoint, value, seconds, endpoint)
 
 
 def _endpoint(method: str, path: str) -> str:

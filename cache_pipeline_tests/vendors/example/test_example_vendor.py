@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
 from cache_pipeline.bootstrap import (
@@ -89,8 +90,9 @@ async def test_rows_reach_history_and_the_api(settings: Settings) -> None:
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        Redis.from_url(settings.required_redis_url()) as redis,
     ):
-        api = Api(http, http, app.state.query_service, settings, app)
+        api = Api(http, http, redis, app.state.query_service, settings, app)
         api.start_worker()
         try:
             for site, factor in (("north", 1), ("south", 100)):
