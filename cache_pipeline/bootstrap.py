@@ -220,6 +220,7 @@ def _upstream_config(account_id: str, account: VendorAccount, vendor: VendorSpec
             default_pause_seconds=account.pause_seconds,
             organisation_limit=account.organisation_rate_limit,
             concurrent_jobs=account.concurrent_jobs,
+            monthly_requests=account.monthly_requests,
             job_seconds=account.job_deadline_seconds,
         ),
         organisation=account.organisation,
@@ -354,7 +355,9 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
         if report.account_id not in quotas:
             return None
         policy, quota = quotas[report.account_id]
-        return QuotaHeadroom.of(policy, await quota.snapshot(), lane)
+        return QuotaHeadroom.of(
+            policy, await quota.snapshot(), lane, await quota.shared_limits(), await quota.allotment(utc_now())
+        )
 
 
 @contextmanager

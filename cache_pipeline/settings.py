@@ -85,6 +85,8 @@ class VendorAccount(BaseModel, frozen=True):
             they keep to the organisation's limits together. By default accounts whose first client is the same.
         organisation_rate_limit: Requests per window of all clients together, if the organisation has such a limit. A refusal or
             the vendor's own list may name a lower one.
+        monthly_requests: Requests that the contract allots to the organisation each calendar month, in UTC. Plans, estimates and
+            `cache-pipeline quota` say what of it is used; nothing is refused when it is used up.
         concurrent_jobs: Jobs of the organisation that may run at once, likewise.
         retention_days: How long the vendor keeps figures, if the organisation has set a limit. Older gaps are refused instead
             of queried. By default no limit is assumed.
@@ -106,6 +108,7 @@ class VendorAccount(BaseModel, frozen=True):
     window_seconds: float | None = Field(None, gt=0)
     organisation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     organisation_rate_limit: int | None = Field(default=None, ge=1)
+    monthly_requests: int | None = Field(default=None, ge=1)
     concurrent_jobs: int | None = Field(default=None, ge=1)
     retention_days: int | None = Field(default=None, ge=1)
     poll_policy: Literal["adaptive", "guide"] = "adaptive"

@@ -232,10 +232,33 @@ class ClientQuotaView(_Schema):
     rejected_total: int = Field(description="Requests that the vendor answered with 429")
 
 
+class LimitView(_Schema):
+    """A limit that several clients share, or that the vendor has named for one."""
+
+    account: str
+    name: str = Field(description="The vendor's name of the limit; `declared` if the settings declare it")
+    counts: str = Field(description="What counts: `organisation`, `jobs`, the id of a client, or an endpoint")
+    limit: int
+    window_seconds: float | None
+    used: int
+
+
+class MonthView(_Schema):
+    """The requests that an account's contract allots to this month, in UTC."""
+
+    account: str
+    allotted: int
+    used: int
+    expected: int = Field(description="Requests of the whole month, if the present pace stays")
+    runs_out_at: datetime | None = Field(description="When they are used up, if the present pace stays")
+
+
 class QuotaView(_Schema):
     """The shared quota."""
 
     clients: list[ClientQuotaView]
+    limits: list[LimitView]
+    months: list[MonthView]
 
 
 class Dependency(_Schema):

@@ -97,6 +97,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "seconds": round(plan.seconds, 1),
         "waitSeconds": round(plan.wait_seconds, 1),
         "learned": bool(cost and cost.is_measured),
+        "month": plan.allotment and plan.allotment.as_document(plan.calls),
     }
 
 
@@ -128,7 +129,11 @@ def _summary(plan: Plan) -> str:
         else "default estimate: this report has sent no query yet"
     )
     waiting = f", of which {plan.wait_seconds:.0f} s for the quota" if plan.wait_seconds else ""
-    return f"{queries}, about {plan.calls:.0f} requests and {plan.seconds:.0f} s{waiting} ({basis})."
+    return f"{queries}, about {plan.calls:.0f} requests and {plan.seconds:.0f} s{waiting} ({basis}).{_month(plan)}"
+
+
+def _month(plan: Plan) -> str:
+    return "" if plan.allotment is None else f" {plan.allotment.describe(plan.calls)}."
 
 
 @click.command("query")

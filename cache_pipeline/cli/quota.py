@@ -3,26 +3,47 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.bootstrap import open_quotas, utc_now
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
+from cache_pipeline.upstream.quota import Allotment, ClientQuota, Quota, QuotaPolicy, SharedLimit
 
 _STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow", "refused": "bold red"}
-Snapshot = Mapping[str, tuple[QuotaPolicy, list[ClientQuota]]]
+
+
+@dataclass(frozen=True)
+class _AccountQuota:
+    """The quota of one account at one moment: its clients, the limits beyond theirs, and the month's allotment."""
+
+    policy: QuotaPolicy
+    clients: list[ClientQuota]
+    limits: list[SharedLimit]
+    month: Allotment | None
+
+
+Snapshot = Mapping[str, _AccountQuota]
+
+
+async def _take_snapshot(quotas: Mapping[str, tuple[QuotaPolicy, Quota]]) -> Snapshot:
+    return {
+        name: _AccountQuota(
+            policy, await quota.snapshot(), await quota.shared_limits(), await quota.allotment(utc_now())
+        )
+        for name, (policy, quota) in quotas.items()
+    }
 
 
 async def _snapshot(settings: Settings) -> Snapshot:
     async with open_quotas(settings) as quotas:
-        return {name: (policy, await quota.snapshot()) for name, (policy, quota) in quotas.items()}
+        return await _take_snapshot(quotas)
 
 
 def _room(policy: QuotaPolicy, client: ClientQuota, lane: Lane) -> int:
@@ -35,6 +56,26 @@ def _token_age(client: ClientQuota) -> str:
     if client.token_age_s is None or client.token_life_s is None:
         return "login refused" if client.login_refused else "none"
     return f"{client.token_age_s:,.0f} of {client.token_life_s:,.0f} s"
+
+
+def _tables(snapshot: Snapshot) -> Group:
+    parts: list[RenderableType] = [_table(snapshot)]
+    if any(each.limits for each in snapshot.values()):
+        parts.append(_limit_table(snapshot))
+    parts += [f"{name}: {each.month.describe()}." for name, each in snapshot.items() if each.month is not None]
+    return Group(*parts)
+
+
+def _limit_table(snapshot: Snapshot) -> Table:
+    table = Table(title="Limits that are declared, or that the vendor has named")
+    for heading in ("account", "limit", "counts"):
+        table.add_column(heading)
+    table.add_column("used", justify="right")
+    for account, each in snapshot.items():
+        for limit in each.limits:
+            window = "" if limit.window_seconds is None else f" in {limit.window_seconds:g} s"
+            table.add_row(account, limit.name, limit.counts, f"{limit.used} of {limit.limit}{window}")
+    return table
 
 
 def _table(snapshot: Snapshot) -> Table:
@@ -54,8 +95,9 @@ def _table(snapshot: Snapshot) -> Table:
         "token age",
     ):
         table.add_column(heading, justify="right")
-    for account, (policy, clients) in snapshot.items():
-        for client in clients:
+    for account, each in snapshot.items():
+        policy = each.policy
+        for client in each.clients:
             colour = _STATE_COLOURS[client.state]
             table.add_row(
                 account,
@@ -75,10 +117,15 @@ def _table(snapshot: Snapshot) -> Table:
 def _document(snapshot: Snapshot) -> str:
     return json.dumps(
         {
-            account: [
-                {**asdict(client), "room": {lane: _room(policy, client, lane) for lane in Lane}} for client in clients
-            ]
-            for account, (policy, clients) in snapshot.items()
+            account: {
+                "clients": [
+                    {**asdict(client), "room": {lane: _room(each.policy, client, lane) for lane in Lane}}
+                    for client in each.clients
+                ],
+                "limits": [asdict(limit) for limit in each.limits],
+                "month": each.month and each.month.as_document(),
+            }
+            for account, each in snapshot.items()
         },
         indent=1,
     )
@@ -99,15 +146,14 @@ def show_quota(settings: Settings, console: Console, *, as_json: bool, watch: bo
         click.echo(_document(asyncio.run(_snapshot(settings))))
         return
     if not watch:
-        console.print(_table(asyncio.run(_snapshot(settings))))
+        console.print(_tables(asyncio.run(_snapshot(settings))))
         return
 
     async def follow() -> None:
         async with open_quotas(settings) as quotas:
             with Live(console=console, auto_refresh=False) as live:
                 while True:
-                    taken = {name: (policy, await quota.snapshot()) for name, (policy, quota) in quotas.items()}
-                    live.update(_table(taken), refresh=True)
+                    live.update(_tables(await _take_snapshot(quotas)), refresh=True)
                     await asyncio.sleep(1)
 
     asyncio.run(follow())

@@ -128,6 +128,7 @@ def describe_estimate(plan: Plan, partitions: int) -> str:
     return (
         f"{partitions} partitions: {len(plan.chunks)} queries, about {plan.calls:.0f} calls and "
         f"{format_duration(plan.seconds)} at the current quota ({basis})"
+        + ("" if plan.allotment is None else f"; {plan.allotment.describe(plan.calls)}")
     )
 
 
@@ -138,6 +139,7 @@ def estimate_metadata(plan: Plan) -> dict[str, float]:
         "estimated queries": len(plan.chunks),
         "estimated minutes": round(plan.seconds / 60, 2),
         "estimated minutes waiting for quota": round(plan.wait_seconds / 60, 2),
+        **({} if plan.allotment is None else {"share of the month's requests": plan.allotment.share(plan.calls)}),
     }
 
 

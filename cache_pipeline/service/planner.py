@@ -31,7 +31,9 @@ from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.telemetry.spans import annotate, span
-from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
+from cache_pipeline.upstream.dialect import LimitScope
+from cache_pipeline.upstream.quota import Allotment, ClientQuota, QuotaPolicy, SharedLimit
+from cache_pipeline.upstream.quota.model import lane_share
 
 # --- What a plan is made of ------------------------------------------------------------------------------------------------
 
@@ -84,18 +86,33 @@ class QuotaHeadroom:
         now: Requests that can be sent at once.
         per_window: Requests that can be sent in each window.
         window_seconds: The length of a window.
+        allotment: The state of the month's allotment; None if none is declared.
     """
 
     now: int
     per_window: int
     window_seconds: float
+    allotment: Allotment | None = None
 
     @classmethod
-    def of(cls, policy: QuotaPolicy, clients: Sequence[ClientQuota], lane: Lane) -> QuotaHeadroom:
-        """Return what a lane may send over all clients of a platform."""
+    def of(
+        cls,
+        policy: QuotaPolicy,
+        clients: Sequence[ClientQuota],
+        lane: Lane,
+        limits: Sequence[SharedLimit] = (),
+        allotment: Allotment | None = None,
+    ) -> QuotaHeadroom:
+        """Return what a lane may send over all clients of an account, within the limits of their organisation."""
         slots = policy.slots(lane)
         free = sum(0 if client.throttled_for_s else max(0, slots - client.used) for client in clients)
-        return cls(free, slots * max(1, len(clients)), policy.guarded_window_seconds)
+        per_window = slots * max(1, len(clients))
+        for limit in limits:
+            if limit.counts == LimitScope.organisation and limit.window_seconds:
+                shared = max(1, math.floor(limit.limit * lane_share(lane)))
+                free = min(free, max(0, shared - limit.used))
+                per_window = min(per_window, math.floor(shared * policy.window_seconds / limit.window_seconds))
+        return cls(free, per_window, policy.guarded_window_seconds, allotment)
 
     def wait_seconds(self, calls: float) -> float:
         """Return the seconds until so many requests have been sent, counted in whole windows."""
@@ -159,6 +176,7 @@ class Plan:
         chunks: The upstream queries that fetch it.
         cost: The cost of one of these queries.
         wait_seconds: Time until the quota has granted all of them.
+        allotment: The state of the month's allotment; None if none is declared.
     """
 
     query: CanonicalQuery
@@ -169,12 +187,14 @@ class Plan:
     chunks: tuple[Interval, ...] = ()
     cost: Cost | None = None
     wait_seconds: float = 0.0
+    allotment: Allotment | None = None
 
     def with_headroom(self, headroom: QuotaHeadroom | None) -> Plan:
         """Return the plan with the time that the quota takes to grant its requests; without headroom it is unchanged."""
         if headroom is None or self.cost is None:
             return self
-        return replace(self, wait_seconds=headroom.wait_seconds(self.cost.calls * len(self.chunks)))
+        wait_seconds = headroom.wait_seconds(self.cost.calls * len(self.chunks))
+        return replace(self, wait_seconds=wait_seconds, allotment=headroom.allotment)
 
     @property
     def calls(self) -> float:

@@ -43,11 +43,24 @@ async def take_one(redis_url):
 
 def test_quota_counts_requests_of_other_processes(account, run_quota, redis_database):
     asyncio.run(take_one(redis_database))
-    clients = json.loads(run_quota("--json"))["reportdata/main"]
+    clients = json.loads(run_quota("--json"))["reportdata/main"]["clients"]
     assert sorted(client["used"] for client in clients) == [0, 1]
     used = next(client for client in clients if client["used"])
     # 60 less the reserve of 3; the lanes' shares are of those 57.
     assert used["room"] == {"interactive": 56, "scheduled": 50, "backfill": 44}
+
+
+def test_quota_shows_further_limits_and_the_month(account, run_quota, redis_database, monkeypatch):
+    prefix = "CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__"
+    monkeypatch.setenv(f"{prefix}ORGANISATION_RATE_LIMIT", "90")
+    monkeypatch.setenv(f"{prefix}MONTHLY_REQUESTS", "10000")
+    asyncio.run(take_one(redis_database))
+    found = json.loads(run_quota("--json"))["reportdata/main"]
+    assert [(each["counts"], each["limit"], each["used"]) for each in found["limits"]] == [("organisation", 90, 1)]
+    assert (found["month"]["allotted"], found["month"]["used"]) == (10_000, 1)
+    shown = " ".join(run_quota().split())
+    assert "1 of 90 in 60 s" in shown
+    assert "reportdata/main: 1 of 10,000 are used, at 1 a day the month takes" in shown
 
 
 def test_quota_table_shows_clients_but_no_secret(account, run_quota):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
@@ -25,6 +26,7 @@ from cache_pipeline.service.planner import (
 )
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.upstream.quota import ClientQuota, ClientState, QuotaPolicy, SharedLimit
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.query.declared import declared, with_changes
 
@@ -176,6 +178,15 @@ def test_plan_estimates_calls_and_time():
     assert (ample.wait_seconds, ample.seconds) == (0, 14)
     assert unpriced.with_headroom(None) == unpriced
     assert make_plan(wanted, series_with(), [], NOW).cost == Cost.assumed(REPORT)
+
+
+def test_headroom_keeps_to_the_organisations_limit():
+    policy = QuotaPolicy(limit=60, window_seconds=60, reserve=0)
+    clients = [ClientQuota(each, ClientState.available, 10, 50, 0, 0.0, 0, 0) for each in "abc"]
+    assert QuotaHeadroom.of(policy, clients, Lane.backfill).per_window == 3 * 48
+    shared = SharedLimit("org.rate.per.minute", "organisation", 90, 60.0, 30)
+    found = QuotaHeadroom.of(policy, clients, Lane.backfill, [shared])
+    assert (found.now, found.per_window) == (72 - 30, 72)
 
 
 def test_override_plans_the_declared_series():

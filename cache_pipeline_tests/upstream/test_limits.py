@@ -51,7 +51,7 @@ async def count_grants(quota: Quota, purpose: Purpose = NO_PURPOSE, lane: Lane =
 
 async def refuse(quota: Quota, limit: NamedLimit, purpose: Purpose = NO_PURPOSE, client_id: str | None = None) -> None:
     grant = await quota.acquire(Lane.interactive, client_id, purpose=purpose)
-    await quota.settle(grant, remaining=None, retry_after=0.01, rejected=True, status=429, limit=limit)
+    await quota.settle(grant, remaining=None, retry_after=1, rejected=True, status=429, limit=limit)
 
 
 async def accept(quota: Quota, grant: Grant, job_id: str) -> None:

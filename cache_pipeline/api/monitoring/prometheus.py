@@ -287,7 +287,23 @@ async def _quota_metrics(query_service: QueryService) -> list[Metric]:
             for lane in Lane:
                 is_paused = each.throttled_for_s or each.state is ClientState.refused
                 remaining.add_metric([*names, lane], 0 if is_paused else max(0, policy.slots(lane) - each.used))
-    return [requests, remaining, states, throttled, paused, ages]
+    return [requests, remaining, states, throttled, paused, ages, *await _month_metrics(query_service)]
+
+
+async def _month_metrics(query_service: QueryService) -> list[Metric]:
+    allotted = GaugeMetricFamily(
+        f"{_PREFIX}_month_requests_allotted", "Requests that the settings allot to a month", labels=["account"]
+    )
+    used = GaugeMetricFamily(f"{_PREFIX}_month_requests_used", "Requests of this month so far", labels=["account"])
+    expected = GaugeMetricFamily(
+        f"{_PREFIX}_month_requests_expected", "Requests of this month, if the present pace stays", labels=["account"]
+    )
+    for account, (_, quota) in query_service.quotas.items():
+        if (month := await quota.allotment(query_service.report_service.clock())) is not None:
+            allotted.add_metric([account], month.monthly)
+            used.add_metric([account], month.used)
+            expected.add_metric([account], month.expected)
+    return [allotted, used, expected]
 
 
 def _since(instant: datetime, now: datetime) -> float:

@@ -69,7 +69,7 @@ async def metrics(query_service: QueryServiceDependency, accept: Annotated[str |
 
 @router.get("/v1/quota", responses=problem_responses(), summary="Get the vendor quota", operation_id="readQuota")
 async def quota(query_service: QueryServiceDependency, _caller: Caller, response: Response) -> schemas.QuotaView:
-    """Return the state of each OAuth client, and what each lane may send now."""
+    """Return the state of each OAuth client, what each lane may send now, further limits, and the month's requests."""
     response.headers["Cache-Control"] = "no-store"
     clients: list[schemas.ClientQuotaView] = []
     for account, (policy, shared) in query_service.quotas.items():
@@ -92,4 +92,28 @@ async def quota(query_service: QueryServiceDependency, _caller: Caller, response
                     rejected_total=client.rejected_total,
                 )
             )
-    return schemas.QuotaView(clients=clients)
+    limits: list[schemas.LimitView] = []
+    months: list[schemas.MonthView] = []
+    for account, (_, shared) in query_service.quotas.items():
+        limits += [
+            schemas.LimitView(
+                account=account,
+                name=each.name,
+                counts=each.counts,
+                limit=each.limit,
+                window_seconds=each.window_seconds,
+                used=each.used,
+            )
+            for each in await shared.shared_limits()
+        ]
+        if (month := await shared.allotment(query_service.report_service.clock())) is not None:
+            months.append(
+                schemas.MonthView(
+                    account=account,
+                    allotted=month.monthly,
+                    used=month.used,
+                    expected=month.expected,
+                    runs_out_at=month.runs_out_at,
+                )
+            )
+    return schemas.QuotaView(clients=clients, limits=limits, months=months)

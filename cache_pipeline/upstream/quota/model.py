@@ -49,6 +49,7 @@ class QuotaPolicy:
         organisation_limit: Requests that the vendor accepts from all clients together in any such window; None if none is
             declared. A refusal or the vendor's list may name one later.
         concurrent_jobs: Jobs that may run at once; None likewise.
+        monthly_requests: Requests allotted to the organisation each month; None if none are declared.
         job_seconds: How long a job counts as running if its end is never seen.
     """
 
@@ -58,6 +59,7 @@ class QuotaPolicy:
     default_pause_seconds: float = 60.0
     organisation_limit: int | None = None
     concurrent_jobs: int | None = None
+    monthly_requests: int | None = None
     job_seconds: float = 1800.0
 
     def __post_init__(self) -> None:

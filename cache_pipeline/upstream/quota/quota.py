@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 import redis.asyncio
 
@@ -14,6 +15,7 @@ from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
+from cache_pipeline.upstream.quota.allotment import Allotment
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import (
     MAX_IN_FLIGHT_SECONDS,
@@ -226,6 +228,11 @@ class Quota:
     async def end_job(self, job_id: str) -> None:
         """Count a job no longer."""
         await self._store.end_job(job_id)
+
+    async def allotment(self, now: datetime) -> Allotment | None:
+        """Return the state of the month's allotment; None if none is declared."""
+        monthly = self._policy.monthly_requests
+        return None if monthly is None else Allotment.of(monthly, await self._store.usage(), now)
 
     async def shared_limits(self) -> list[SharedLimit]:
         """Return the limits beyond the clients' own ones; none while Redis is unavailable."""

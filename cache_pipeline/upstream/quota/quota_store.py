@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any, cast
 
 import redis.asyncio
@@ -34,6 +35,7 @@ _IDLE_SECONDS = 86_400.0
 _ANSWERED = "answered:"
 #: How long a limit of the vendor's own list is kept to, if the list is not read again.
 _LISTED_SECONDS = 7 * 86_400.0
+_EPOCH = date(1970, 1, 1)
 #: A longer window is not counted.
 _LONGEST_WINDOW_SECONDS = 3600.0
 #: The number of the log of each kind of limit among the keys of settle.lua.
@@ -165,6 +167,7 @@ class QuotaStore:
         ]
         keys = [self._keys.cold_start, self._keys.limits]
         keys += [self._keys.log(grant.client_id), self._keys.state(grant.client_id), *self._shared_keys(grant.endpoint)]
+        keys.append(self._keys.usage)
         await self._call("settle", keys, arguments)
 
     async def learn(self, limits: Iterable[NamedLimit]) -> None:
@@ -213,6 +216,17 @@ class QuotaStore:
                 used = int(await self._redis.zcount(log, f"({since * 1_000_000:.0f}", "+inf"))
                 seconds = None if is_of_jobs else round(window / 1e6 / (1 + WINDOW_GUARD), 3)
                 found.append(SharedLimit(name, counts, limit, seconds, used))
+
+        await self._run_best_effort(read)
+        return found
+
+    async def usage(self) -> dict[date, int]:
+        """Return the requests of the organisation by day, in UTC; none while Redis is unavailable."""
+        found: dict[date, int] = {}
+
+        async def read() -> None:
+            stored = await cast("Awaitable[dict[Any, Any]]", self._redis.hgetall(self._keys.usage))
+            found.update({_EPOCH + timedelta(days=int(day)): int(count) for day, count in stored.items()})
 
         await self._run_best_effort(read)
         return found

@@ -1,6 +1,6 @@
 -- Records the answer to a granted request.
 --
--- KEYS     cold_start, limits, log and state of the client, of the organisation, of the endpoint and of the jobs
+-- KEYS     cold_start, limits, log and state of the client, of the organisation, of the endpoint and of the jobs, usage
 -- ARGV     grant id, window, longest time in flight, limit, least remaining, remaining as the vendor reported it ('' if it did
 --          not), Retry-After ('' if none), pause where there is none, '1' if the answer was a 429, time to live of idle state,
 --          name of the counter of such answers, '1' if the request was accepted, then of the limit that a 429 named: the number
@@ -36,6 +36,12 @@ if ARGV[12] ~= '1' then
   redis.call('ZREM', jobs_log, grant)
 end
 redis.call('HINCRBY', state, ARGV[11], 1)
+-- Requests by day since 1970, of the last two months.
+local day = math.floor(now / 86400000000)
+if redis.call('HINCRBY', KEYS[11], integer(day), 1) == 1 then
+  redis.call('HDEL', KEYS[11], integer(day - 70))
+  redis.call('PEXPIRE', KEYS[11], integer(70 * 86400000))
+end
 redis.call('PEXPIRE', state, integer(math.ceil(idle / 1000)))
 if rejected then
   redis.call('HINCRBY', state, 'rejected', 1)
