@@ -47,25 +47,26 @@ _MAX_TEXT_LENGTH = 512
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def has_surrogate(text: str) -> bool:
-    """Return whether a text contains half of a surrogate pair, which JSON may hold, but UTF-8 cannot."""
-    return not text.isascii() and _SURROGATE.search(text) is not None
+def find_text_problem(text: str) -> str | None:
+    """Return why a query may not contain a text, or None if it may."""
+    if len(text) > _MAX_TEXT_LENGTH:
+        return f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}"
+    if "\0" in text:
+        return "contains a NUL character: leave it out"
+    # JSON may hold half of a pair, but UTF-8 cannot.
+    if not text.isascii() and _SURROGATE.search(text):
+        return "contains half of a surrogate pair, which is no character: leave it out"
+    return None
 
 
 def _check_text(text: str) -> str:
-    if "\0" in text:
-        raise QueryError("contains a NUL character, which no dimension can have: leave it out")
-    if has_surrogate(text):
-        raise QueryError("contains half of a surrogate pair, which is no character: leave it out")
-    if len(text) > _MAX_TEXT_LENGTH:
-        raise QueryError(f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
+    if problem := find_text_problem(text):
+        raise QueryError(problem)
     return text
 
 
 def _to_text(value: object) -> str | None:
     """Convert a value to the text that rows contain. JSON numbers and booleans are spelled as in JSON."""
-    if isinstance(value, str):
-        return _check_text(value)
     if value is None:
         return None
     if isinstance(value, bool):
@@ -76,11 +77,17 @@ def _to_text(value: object) -> str | None:
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list | tuple | dict | set):
         raise QueryError("values are texts, numbers, booleans or null, not lists or objects")
-    return _check_text(str(value))
+    return str(value)
 
 
 def _to_texts(values: object) -> object:
-    return [_to_text(value) for value in values] if isinstance(values, list | tuple | set | frozenset) else values
+    if not isinstance(values, list | tuple | set | frozenset):
+        return values
+    texts = [value if isinstance(value, str) else _to_text(value) for value in values]
+    for text in texts:
+        if text and (problem := find_text_problem(text)):
+            raise QueryError(problem)
+    return texts
 
 
 class Predicate(BaseModel, frozen=True):

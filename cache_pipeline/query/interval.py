@@ -17,7 +17,7 @@ _UTC = ZoneInfo("UTC")
 
 def format_instant(instant: datetime) -> str:
     """Format an instant as ISO 8601 in UTC, with a ``Z`` and without a zero fraction (G6)."""
-    return instant.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+    return (instant if instant.tzinfo is UTC else instant.astimezone(UTC)).isoformat()[:-6] + "Z"
 
 
 def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
@@ -41,7 +41,8 @@ def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
         if zone is None:
             raise InvalidInterval(f"{_quote(text)} has no offset: add Z or an offset such as +02:00")
         instant = instant.replace(tzinfo=zone)
-    return _check_year(instant, text).astimezone(UTC)
+    _check_year(instant, text)
+    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
 def _check_year(instant: datetime, text: str) -> datetime:

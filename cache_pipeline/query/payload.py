@@ -9,12 +9,11 @@ from typing import cast
 from pydantic import ValidationError
 
 from cache_pipeline.errors import InvalidQuery, QueryError, UnknownReport
-from cache_pipeline.query.filters import Filter, FilterDeclaration, has_surrogate
+from cache_pipeline.query.filters import Filter, FilterDeclaration, find_text_problem
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, filter_dimensions, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 
-_MAX_TEXT_LENGTH = 512
 _MAX_NAMES = 200
 
 #: Fields about the caller and the transport, which are never part of the query.
@@ -76,7 +75,7 @@ def read_required_text(source: Mapping[str, object], field: str, example: str) -
 
 
 def read_names(source: Mapping[str, object], field: str) -> tuple[str, ...] | None:
-    """Return the list of texts of a field, or None if the field is absent or null.
+    """Return the texts in a field's list, whose order has no meaning, or None if the field is absent or null.
 
     Raises:
         InvalidQuery: The value is something else.
@@ -92,8 +91,9 @@ def read_names(source: Mapping[str, object], field: str) -> tuple[str, ...] | No
     for name in names:
         if not isinstance(name, str):
             raise InvalidQuery(field, f"contains {_kind(name)} where text is expected")
-        check_text(name, field)
-    return tuple(cast("list[str]", names))
+        if problem := find_text_problem(name):
+            raise InvalidQuery(field, problem)
+    return tuple(sorted(set(cast("list[str]", names))))
 
 
 def check_text(text: str, field: str) -> str:
@@ -102,12 +102,8 @@ def check_text(text: str, field: str) -> str:
     Raises:
         InvalidQuery: The text is too long, or contains a NUL character.
     """
-    if len(text) > _MAX_TEXT_LENGTH:
-        raise InvalidQuery(field, f"is {len(text)} characters long: write at most {_MAX_TEXT_LENGTH}")
-    if "\0" in text:
-        raise InvalidQuery(field, "contains a NUL character: leave it out")
-    if has_surrogate(text):
-        raise InvalidQuery(field, "contains half of a surrogate pair, which is no character: leave it out")
+    if problem := find_text_problem(text):
+        raise InvalidQuery(field, problem)
     return text
 
 
@@ -117,8 +113,9 @@ def reject_unknown_fields(source: Mapping[str, object], known: Set[str]) -> None
     Raises:
         InvalidQuery: There is such a field; the error names it.
     """
-    for field in source.keys() - known - IGNORED_FIELDS:
-        raise InvalidQuery(str(field)[:80], f"is not a field of a query: use {', '.join(sorted(known))}")
+    for field in source:
+        if field not in known and field not in IGNORED_FIELDS:
+            raise InvalidQuery(str(field)[:80], f"is not a field of a query: use {', '.join(sorted(known))}")
 
 
 def read_filter(value: object, field: str, report: Report | None = None) -> Filter | None:
@@ -195,6 +192,8 @@ def find_report_for(
         raise UnknownReport(
             f"no report queries {payload.platform} for {payload.subject!r}: declared are {', '.join(known) or 'none'}"
         )
+    if len(candidates) == 1:
+        return resolve_request(candidates[0], payload.interval, payload.overrides, columns(candidates[0]))
     return _find_closest(payload, candidates, columns)
 
 

@@ -110,7 +110,9 @@ def resolve_request(
     return QueryRequest(report, requested, resolved)
 
 
+@lru_cache(maxsize=4096)
 def _apply_overrides(report: Report, overrides: QueryOverrides) -> Report:
+    """Return the report as a query requests it; cached, because callers often change only the interval."""
     group_by = _resolve_names("group_by", overrides.group_by, report.group_by, report)
     metrics = _resolve_names("metrics", overrides.metrics, report.metrics, report)
     step = _resolve_step(report, overrides.granularity)

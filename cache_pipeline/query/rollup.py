@@ -20,7 +20,7 @@ from cache_pipeline.query.dnf import Conjunction, ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, Fold, sort_rows, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 #: The most bucket boundaries that are checked one by one.
@@ -46,17 +46,18 @@ def find_rollup_problems(source: Report, requested: Report, columns: Sequence[Co
         ("group_by", requested.group_by, source.group_by),
         ("metrics", requested.metrics, source.metrics),
     ):
-        if missing := [name for name in names if name not in available]:
+        if names is not available and (missing := [name for name in names if name not in available]):
             yield field, f"{source.name} has no {', '.join(missing)}: it has {', '.join(available)}"
     selection = _remaining_filter(source, requested)
     if selection is None:
         yield "filters", _describe_filter_problem(source, requested)
         return
     dropped = _dropped_dimensions(source, requested, selection)
-    yield from _find_multivalued_problems(requested, selection, dropped, columns)
+    if multivalued := {column.source for column in columns if column.is_multivalued}:
+        yield from _find_multivalued_problems(requested, selection, dropped, multivalued)
     if dropped or requested.granularity != source.granularity:
-        fixed = sorted({each.source for each in _measures(columns) if each.fold is Fold.none} & set(requested.metrics))
-        if fixed:
+        fixed = {each.source for each in columns if each.fold is Fold.none and each.kind is not ColumnKind.dimension}
+        if fixed := sorted(fixed.intersection(requested.metrics)):
             yield (
                 "metrics",
                 f"{', '.join(fixed)} cannot be rolled up: ask for it as {source.name} has it, by {source.granularity} "
@@ -75,11 +76,8 @@ def _describe_filter_problem(source: Report, requested: Report) -> str:
 
 
 def _find_multivalued_problems(
-    requested: Report, selection: Filter, dropped: Set[str], columns: Sequence[Column]
+    requested: Report, selection: Filter, dropped: Set[str], multivalued: Set[str]
 ) -> Iterator[tuple[str, str]]:
-    multivalued = {column.source for column in columns if column.is_multivalued}
-    if not multivalued:
-        return
     if problems := sorted(multivalued & dropped):
         yield (
             "group_by",
