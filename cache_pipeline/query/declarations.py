@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ Location = tuple[str | int, ...]
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
+#: Values in one file. Aliases within aliases would make millions of a few lines.
+_MAX_VALUES = 100_000
+#: YAML 1.1 also reads 1:30 as 90 and 010 as 8.
+_DECIMAL_INT = re.compile("[-+]?(0|[1-9][0-9]*)")
 _PLAIN_TAGS = frozenset(f"{_TAG}{name}" for name in ("null", "bool", "int", "float"))
 #: Texts as far as declarations are concerned; whether a text is a date is for the field to say. `=` and `<<` are texts too.
 _TEXT_TAGS = frozenset(f"{_TAG}{name}" for name in ("str", "timestamp", "value", "merge"))
@@ -149,11 +154,15 @@ class _Content:
     mistakes: list[Mistake] = field(default_factory=list[Mistake])
     places: set[Location] = field(default_factory=set[Location])
     _open: list[yaml.Node] = field(default_factory=list[yaml.Node])
+    _values: int = 0
 
     def value(self, node: yaml.Node, location: Location = ()) -> object:
         """Return the value of a node at a location."""
         if node in self._open:
             return self._report(node, location, "contains itself: write its content out")
+        self._values += 1
+        if self._values > _MAX_VALUES:
+            raise self._error(node, location, f"makes more than {_MAX_VALUES:,} values of the file: use fewer aliases")
         self._open.append(node)
         try:
             match node:
@@ -192,13 +201,20 @@ class _Content:
                 node.value.encode()
                 return node.value
             if node.tag in _PLAIN_TAGS:
-                return self.loader.construct_object(node)
+                value = self.loader.construct_object(node)
+                if node.tag == f"{_TAG}int" and not _DECIMAL_INT.fullmatch(node.value):
+                    problem = f"{node.value[:80]!r} is {value} in YAML: write the number in decimal digits, or a text in quotes"
+                    return self._report(node, location, problem)
+                return value
         except (ValueError, LookupError, OverflowError):
             return self._report(node, location, f"{node.value[:80]!r} is no {node.tag.removeprefix(_TAG)}")
         raise self._unsupported(node, location)
 
     def _unsupported(self, node: yaml.Node, location: Location) -> DeclarationError:
         problem = f"is not YAML that a declaration may hold: {node.tag} is not supported, write a plain value"
+        return self._error(node, location, problem)
+
+    def _error(self, node: yaml.Node, location: Location, problem: str) -> DeclarationError:
         return DeclarationError([Mistake(self.path, _line(node), ".".join(map(str, location)), problem)])
 
     def _report(self, node: yaml.Node, location: Location, problem: str) -> None:
@@ -217,25 +233,35 @@ def _parse(path: Path) -> tuple[yaml.Node, dict[str, object], _Content]:
         DeclarationError: The file is not a mapping of fields.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DeclarationError([Mistake(path, 0, "", f"cannot be read: {reason}")]) from error
+        raw = path.read_bytes()
+        text = raw.decode()
+    except OSError as error:
+        raise DeclarationError([Mistake(path, 0, "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DeclarationError([Mistake(path, line, "", "cannot be read: it is not UTF-8 text")]) from error
+    if unprintable := yaml.SafeLoader.NON_PRINTABLE.search(text):
+        line, character = text.count("\n", 0, unprintable.start()) + 1, ord(unprintable[0])
+        raise DeclarationError([Mistake(path, line, "", f"is not YAML: it contains the character U+{character:04X}")])
+    loader = _Loader(text)
+    content = _Content(path, loader)
     try:
-        loader = _Loader(text)
         node = loader.get_single_node()
-        content = _Content(path, loader)
         data = content.value(node) if node else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise DeclarationError([Mistake(path, line, "", f"is not YAML: {error.problem}")]) from error
-    except yaml.YAMLError as error:
-        raise DeclarationError([Mistake(path, 0, "", f"is not YAML: {error}")]) from error
     except RecursionError as error:
-        raise DeclarationError([Mistake(path, 0, "", "is nested too deep")]) from error
+        raise DeclarationError([Mistake(path, _deepest_line(text), "", "is nested too deep")]) from error
     if node is None or not isinstance(data, dict):
         raise DeclarationError([Mistake(path, 1, "", "must be a mapping of fields, for example `name: queue_hour`")])
     return node, cast("dict[str, object]", data), content
+
+
+def _deepest_line(text: str) -> int:
+    """Return the line with the most brackets or, without any, the deepest indentation."""
+    depths = [(line.count("[") + line.count("{"), len(line) - len(line.lstrip())) for line in text.splitlines()]
+    return depths.index(max(depths)) + 1
 
 
 def read_report(path: Path, review: Review = _no_review, complete: Complete = _as_declared) -> Report:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.query.durations import Duration
 
-_FIRST_YEAR, _LAST_YEAR = 1900, 9900
+FIRST_YEAR, LAST_YEAR = 1900, 9900
 _UTC = ZoneInfo("UTC")
 
 
@@ -47,8 +47,8 @@ def parse_instant(text: str, zone: ZoneInfo | None = None) -> datetime:
 
 def _check_year(instant: datetime, text: str) -> datetime:
     # Calendar steps near the limits of datetime would overflow.
-    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
-        raise InvalidInterval(f"{_quote(text)} is outside the years {_FIRST_YEAR} to {_LAST_YEAR}")
+    if not FIRST_YEAR <= instant.year <= LAST_YEAR:
+        raise InvalidInterval(f"{_quote(text)} is outside the years {FIRST_YEAR} to {LAST_YEAR}")
     return instant
 
 

@@ -24,6 +24,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from cache_pipeline.errors import QueryError
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.filters import Filter
+from cache_pipeline.query.interval import FIRST_YEAR, LAST_YEAR
 from cache_pipeline.query.zones import clock_change_granularity, time_zone
 
 #: The account of a report that names none, if the settings do not say otherwise.
@@ -101,6 +102,12 @@ def _require_iso_date(value: object) -> object:
     return value
 
 
+def _check_year(start: date) -> date:
+    if not FIRST_YEAR <= start.year <= LAST_YEAR:
+        raise QueryError(f"is outside the years {FIRST_YEAR} to {LAST_YEAR}")
+    return start
+
+
 def _check_owner(owner: str) -> str:
     if not (_EMAIL.fullmatch(owner) or _TEAM.fullmatch(owner)):
         raise QueryError(f"{owner[:80]!r} is neither an e-mail address nor team:name")
@@ -121,8 +128,8 @@ Period = Annotated[str, AfterValidator(_normalize_period)]
 Length = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_parse_length)]
 PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_parse_length)]
 #: Whole numbers and numbers as they are written: neither `true` nor `"5"` is one.
-Count = Annotated[int, Field(strict=True, ge=1)]
-CellCount = Annotated[int, Field(strict=True, ge=2)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+CellCount = Annotated[int, Field(strict=True, ge=2, le=1_000_000)]
 Share = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
@@ -248,7 +255,7 @@ class Report(BaseModel, frozen=True):
     time_zone: Annotated[str, AfterValidator(_normalize_zone)] = Field(
         "UTC", description="IANA time zone of buckets and days"
     )
-    start: Annotated[date, BeforeValidator(_require_iso_date)] = Field(
+    start: Annotated[date, BeforeValidator(_require_iso_date), AfterValidator(_check_year)] = Field(
         description="First day that has partitions, in the report's time zone"
     )
     partition: Cadence = Field(description="Length of one Dagster partition")

@@ -1,6 +1,7 @@
 """Reading declarations: the project's own are valid, and every mistake is reported by file, line and field."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +188,8 @@ def test_duplicate_name_is_refused_with_both_files(tmp_path):
         (b"name: !!python/object:os.system {}\n", 1, "is not YAML"),
         (b"- a\n- b\n", 1, "must be a mapping"),
         (b"", 1, "must be a mapping"),
-        (b"\xff\xfe\x00", 0, "cannot be read: it is not UTF-8"),
-        (b"name: \x07\n", 0, "is not YAML"),
+        (b"name: a\n\xff\xfe\x00", 2, "cannot be read: it is not UTF-8"),
+        (b"name: a\nstart: \x07\n", 2, "is not YAML: it contains the character U+0007"),
     ],
 )
 def test_file_that_is_no_declaration_is_refused(tmp_path, content, line, problem):
@@ -228,6 +229,8 @@ NO_DATES = [
     "2026-00-10",
     "2026-1-5",
     "0000-01-01",
+    "0001-01-01",
+    "9999-12-31",
     "20260101",
     "2026",
     "1767225600",
@@ -252,7 +255,10 @@ NO_NAMES = [
 WRONG_VALUES = {
     **dict.fromkeys(("name", "description", "platform", "query_type", "volume_metric", "time_zone"), NO_TEXTS),
     **{field: [*NO_TEXTS, "15", "PT0M"] for field in ("granularity", "fetch.max_query_interval")},
-    **{field: [*NO_NUMBERS, "5.5"] for field in ("fetch.expected_groups", "freshness.prefetch_after_misses")},
+    **{
+        field: [*NO_NUMBERS, "5.5", "1:30", "010", "0x10", "1_0", "99999999999"]
+        for field in ("fetch.expected_groups", "freshness.prefetch_after_misses")
+    },
     "freshness.drift_tolerance": [*NO_NUMBERS, ".inf"],
     **dict.fromkeys(
         (
@@ -346,6 +352,10 @@ def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path):
     assert found == {"start", "group_by.1", "colour", "freshness.ttl", "name", "platform"}
 
 
+#: Each line holds the one before ten times.
+ALIASES = "".join(f"  {name}: &{name} [{','.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefghijkl"))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -353,6 +363,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path):
         ("? [a]\n: b\n", "a key must be the name of a field"),
         ("owners: " + "[" * 5000 + "]" * 5000, "nested too deep"),
         ("rows: *unknown\n", "is not YAML"),
+        ("filters:\n  a: &a [x,x,x,x,x,x,x,x,x,x]\n" + ALIASES, "makes more than 100,000 values"),
         ("<<: 5\n", "is not YAML"),
         ("owners: !!binary 5\n", "is not supported"),
         ("---\nname: other\n", "is not YAML"),
