@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -148,6 +148,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         auth: ``keys`` requires an API key from every caller. ``off`` admits every caller and is refused except on loopback.
         shared_caches: Whether a CDN or proxy may cache answers for all callers, not only the caller's own browser.
         cors_origins: Origins whose pages may read the API, or ``["*"]``.
+        trusted_proxies: Networks of proxies that sign people in. Their ``X-Forwarded-User`` names an operator, and their
+            ``X-Forwarded-Proto`` is believed; from other addresses both are ignored.
         requests_per_minute: The limit per API key, unless the key has its own.
         max_body_bytes: The largest accepted request body.
         max_buckets: The most buckets in a query's interval, regardless of its grouping.
@@ -158,6 +160,7 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     auth: Literal["keys", "off"] = "keys"
     shared_caches: bool = False
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     requests_per_minute: int = Field(default=6000, ge=1)
     max_body_bytes: int = Field(default=64 * 1024, ge=1)
     max_buckets: int = Field(default=40_000, ge=1)

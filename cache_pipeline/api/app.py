@@ -39,6 +39,7 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.routes import jobs as job_routes
 from cache_pipeline.api.routes import operations as operation_routes
+from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
@@ -57,7 +58,7 @@ from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
 from cache_pipeline.storage.redis.job_events import RedisJobEvents
 
-_ROUTERS = (report_routes.router, job_routes.router, operation_routes.router)
+_ROUTERS = (report_routes.router, job_routes.router, operation_routes.router, page_routes.router)
 _POSTGRES_CONNECTIONS = 12
 _EXPOSED_HEADERS = [
     "Age",
@@ -114,7 +115,7 @@ def create_app(
                 api_keys=ApiKeyCache(PostgresApiKeyStore(pool)),
                 rate_limiter=RateLimiter(RedisRequestCounts(redis), settings.api.requests_per_minute),
                 parse_cache=ParseCache(clock),
-                counters=ProcessCounters(RedisMetricCounts(redis)),
+                counters=ProcessCounters(RedisMetricCounts(redis, clock)),
                 idempotency=RedisIdempotencyKeys(redis),
                 demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
                 heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),

@@ -8,6 +8,7 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
+from cache_pipeline.api.browser_session import find_signed_in
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
@@ -28,7 +29,9 @@ QueryServiceDependency = Annotated[QueryService, Depends(get_query_service)]
 
 def anonymous(query_service: QueryService) -> Principal:
     """Return the caller of a deployment that needs no key."""
-    return Principal(_ANONYMOUS_ID, query_service.settings.tenant, None, Lane.interactive, may_refresh=True)
+    return Principal(
+        _ANONYMOUS_ID, query_service.settings.tenant, None, Lane.interactive, may_refresh=True, is_operator=True
+    )
 
 
 def unauthorized() -> Problem:
@@ -86,3 +89,25 @@ async def _caller(
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+
+
+async def _operator(
+    query_service: QueryServiceDependency,
+    request: Request,
+    _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _header_key: Annotated[str | None, Security(_header)],
+) -> Principal:
+    principal = await find_principal(query_service, request) or await find_signed_in(query_service, request)
+    if principal is None:
+        raise unauthorized()
+    if not principal.is_operator:
+        raise Problem(
+            "forbidden",
+            403,
+            "this API key may not see the deployment: `cache-pipeline keys create NAME --operator` creates one that may",
+        )
+    return principal
+
+
+#: A caller who may see the state of the whole deployment: by key, by the cookie of a page, or by the name that a proxy vouches for.
+Operator = Annotated[Principal, Depends(_operator)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from cache_pipeline.service.status import DayState, ReportStatus
 from cache_pipeline.storage.job import ApiJob, JobState
 from cache_pipeline.upstream.quota import ClientState
 
@@ -277,6 +278,74 @@ class Readiness(_Schema):
 
     ok: bool
     dependencies: list[Dependency]
+
+
+class ReportStatusView(_Schema):
+    """What history holds of a report."""
+
+    report: str
+    platform: str
+    complete_through: datetime | None = Field(description="End of the last final bucket")
+    fetched_at: datetime | None = Field(
+        description="When the oldest provisional figure was fetched; null if all are final"
+    )
+    freshness_seconds: float = Field(description="How old figures may become that are younger than the finality delay")
+    stale: bool = Field(description="Whether provisional figures are due to be fetched again")
+    gaps: list[str] = Field(description="Intervals that have begun and are not stored")
+    days: dict[date, DayState] = Field(description="The state of each local day")
+
+
+class FailedJobView(_Schema):
+    """A job that failed."""
+
+    report: str
+    finished_at: datetime
+    type: str
+    detail: str = Field(description="What is wrong and how to fix it")
+
+
+class TodayView(_Schema):
+    """Requests since 00:00 UTC."""
+
+    answered: int = Field(description="Requests to this API that were answered with figures")
+    by_tier: dict[str, int] = Field(description="The same by the tier that answered")
+    vendor_requests: int = Field(description="Requests to the vendor behind the answers that were stored")
+    vendor_requests_by_report: dict[str, int]
+
+
+class StatusView(_Schema):
+    """The state of the deployment. A part that cannot be read is null, and `unavailable` says why."""
+
+    generated_at: datetime
+    reports: list[ReportStatusView] | None
+    today: TodayView | None
+    quota: QuotaView | None
+    queries: dict[str, int] | None = Field(description="Open upstream queries by state")
+    jobs: dict[str, int] | None = Field(description="Open jobs, and jobs that finished within a day, by state")
+    oldest_job_seconds: float | None = Field(description="How long the oldest waiting job has waited")
+    workers: dict[str, int] | None = Field(description="Workers alive, and workers lost within 15 minutes")
+    failed_jobs: list[FailedJobView] | None = Field(description="The last jobs of the key's tenant that failed")
+    unavailable: dict[str, str]
+
+
+class SessionBody(_Schema):
+    """An API key, to be kept in a cookie of the browser session."""
+
+    key: str = Field(max_length=200)
+
+
+def report_status_view(status: ReportStatus) -> ReportStatusView:
+    """Return the response body of a report's status."""
+    return ReportStatusView(
+        report=status.report,
+        platform=status.platform,
+        complete_through=status.complete_through,
+        fetched_at=status.fetched_at,
+        freshness_seconds=status.freshness.total_seconds(),
+        stale=status.is_stale,
+        gaps=[str(gap) for gap in status.gaps],
+        days=dict(status.days),
+    )
 
 
 def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, result: str) -> JobView:

@@ -22,7 +22,7 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
-from cache_pipeline.bootstrap import load_reports, open_service, refresh_account_facts
+from cache_pipeline.bootstrap import load_reports, open_service, refresh_account_facts, utc_now
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.redis_connection import open_redis
@@ -91,6 +91,8 @@ def serve_api(
             access_log=False,
             server_header=False,
             ws="none",
+            # Who a proxy speaks for is decided by the settings; uvicorn would believe every proxy on this machine.
+            proxy_headers=False,
             http=BoundedHttpProtocol,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
@@ -141,7 +143,7 @@ async def run_worker(
             leases=PostgresJobStore(leases),
             queue=queue,
             events=RedisJobEvents(redis),
-            counters=ProcessCounters(RedisMetricCounts(redis)),
+            counters=ProcessCounters(RedisMetricCounts(redis, utc_now)),
             settings=settings.jobs,
         )
         announce(name)

@@ -55,6 +55,7 @@ def keys() -> None:
 )
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Rate limit of the key (default: the API's).")
 @click.option("--may-refresh", is_flag=True, help="Allow Cache-Control: no-cache, which refetches from the vendor.")
+@click.option("--operator", is_flag=True, help="Allow /operations and /v1/status, which show the whole deployment.")
 def create(
     name: str,
     tenant: str | None,
@@ -62,6 +63,7 @@ def create(
     lane: str,
     requests_per_minute: int | None,
     may_refresh: bool,  # noqa: FBT001 - click passes flags by name
+    operator: bool,  # noqa: FBT001
 ) -> None:
     """Create a key and print it. It cannot be shown again: only its hash is stored."""
     settings = read_settings()
@@ -75,6 +77,7 @@ def create(
         lane=Lane(lane),
         requests_per_minute=requests_per_minute,
         may_refresh=may_refresh,
+        is_operator=operator,
     )
     click.echo(_with_keys(settings, lambda store: store.create(name, principal)))
 
@@ -83,7 +86,18 @@ def create(
 def list_keys() -> None:
     """List the keys, without the keys themselves."""
     table = Table(title="API keys", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("id", "name", "tenant", "reports", "lane", "per minute", "refresh", "created", "revoked"):
+    for heading in (
+        "id",
+        "name",
+        "tenant",
+        "reports",
+        "lane",
+        "per minute",
+        "refresh",
+        "operator",
+        "created",
+        "revoked",
+    ):
         # Never shortened, whatever the terminal's width: `revoke` takes the whole id.
         table.add_column(heading, no_wrap=heading == "id", min_width=_ID_LENGTH if heading == "id" else None)
     for key in _with_keys(read_settings(), lambda store: store.all()):
@@ -100,6 +114,7 @@ def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
         key.lane,
         str(key.requests_per_minute or "default"),
         "yes" if key.may_refresh else "no",
+        "yes" if key.is_operator else "no",
         f"{key.created_at:%Y-%m-%d %H:%M}",
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
     )

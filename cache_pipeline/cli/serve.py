@@ -75,6 +75,7 @@ def run_local_api(environment: Mapping[str, str], folder: Path, port: int, conso
         start_bound_child([*command, "worker"], added, folder=folder),
     ):
         url = f"http://127.0.0.1:{port}"
+        console.print(f"Operations: {url}/operations (reports by day, quota, jobs, what was saved)", highlight=False)
         console.print(f"HTTP API: {url}/docs (no API key needed, this machine only); for example", highlight=False)
         console.print(
             f"  curl -i -H 'Prefer: wait=30' '{url}/v1/reports/queue_day?interval=2026-11-16/2026-11-17'",

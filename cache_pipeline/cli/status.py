@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cache_pipeline.api.schemas import report_status_view
 from cache_pipeline.bootstrap import load_reports, utc_now
 from cache_pipeline.cli.activity import describe_activity, read_activity
 from cache_pipeline.query.declarations import find_report
-from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.status import DayState, ReportStatus, report_status
 from cache_pipeline.settings import read_settings
@@ -47,7 +47,7 @@ def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT00
         ]
     work = asyncio.run(read_activity(settings))
     if as_json:
-        reports = [_document(each, now) for each in statuses]
+        reports = [report_status_view(each).model_dump(mode="json", by_alias=True) for each in statuses]
         click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1))
         return
     console = Console()
@@ -100,16 +100,3 @@ def _calendar(days: Sequence[tuple[date, DayState]]) -> Table:
         squares = [Text(*_SQUARES[states[weekday]]) if weekday in states else Text("") for weekday in range(7)]
         table.add_row(Text(f"{monday:%Y-%m-%d}", "dim"), *squares)
     return table
-
-
-def _document(each: ReportStatus, now: datetime) -> dict[str, object]:
-    return {
-        "report": each.report,
-        "platform": each.platform,
-        "completeThrough": format_instant(each.complete_through) if each.complete_through else None,
-        "fetchedAt": format_instant(each.fetched_at) if each.fetched_at else None,
-        "freshnessSeconds": each.freshness.total_seconds(),
-        "stale": each.is_stale,
-        "gaps": [str(gap) for gap in each.gaps],
-        "days": {day.isoformat(): state for day, state in each.days},
-    }

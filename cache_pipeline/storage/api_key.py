@@ -25,6 +25,7 @@ class Principal:
         lane: Priority of its queries to the vendor.
         requests_per_minute: Its rate limit, or None for the default of the settings.
         may_refresh: Whether it may have figures refetched from the vendor before the stored ones are stale.
+        is_operator: Whether it may see the state of the whole deployment.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Principal:
     lane: Lane
     requests_per_minute: int | None = None
     may_refresh: bool = False
+    is_operator: bool = False
 
     def may_query(self, report: str) -> bool:
         """Return whether the caller may query a report."""
@@ -50,6 +52,7 @@ class ApiKeyInfo:
     lane: Lane
     requests_per_minute: int | None
     may_refresh: bool
+    is_operator: bool
     created_at: datetime
     revoked_at: datetime | None
 

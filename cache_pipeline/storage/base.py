@@ -550,6 +550,14 @@ class MetricCounts(Protocol):
         """
         ...
 
+    async def read_today(self) -> dict[str, float]:
+        """Return the counts of the present day in UTC by name.
+
+        Raises:
+            RedisUnavailable: Nothing can be read.
+        """
+        ...
+
 
 class RequestCounts(Protocol):
     """The requests of each API key by minute."""
@@ -785,8 +793,23 @@ class JobBacklog:
     failed: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class FailedJob:
+    """A job that failed.
+
+    Attributes:
+        report: The report that it was to answer from.
+        finished_at: When it failed.
+        problem: Why, as problem details (RFC 9457).
+    """
+
+    report: str
+    finished_at: datetime
+    problem: Mapping[str, Any]
+
+
 class StatusQueries(Protocol):
-    """The status of reports and jobs, for the metrics."""
+    """The status of reports and jobs, for the metrics and the operations page."""
 
     async def freshness(self, series: Iterable[Series]) -> dict[str, ReportFreshness]:
         """Return the freshness of stored data by series id; series that were never fetched are left out."""
@@ -794,6 +817,14 @@ class StatusQueries(Protocol):
 
     async def verdict_counts(self, series: Iterable[Series], now: datetime) -> dict[tuple[str, str], int]:
         """Count the vendor's answers of the last hour by series id and verdict."""
+        ...
+
+    async def vendor_requests(self, series: Iterable[Series], since: datetime) -> dict[str, int]:
+        """Count the requests to the vendor behind the answers stored since an instant, by series id."""
+        ...
+
+    async def failed_jobs(self, tenant: str, limit: int) -> list[FailedJob]:
+        """Return the last jobs of a tenant that failed, the latest first."""
         ...
 
     async def job_backlog(self) -> JobBacklog:

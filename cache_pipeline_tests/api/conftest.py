@@ -19,7 +19,7 @@ from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.bootstrap import migrate_history
+from cache_pipeline.bootstrap import migrate_history, utc_now
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
@@ -85,7 +85,7 @@ class Api:
             self.query_service.jobs,
             self.query_service.queue,
             self.query_service.events,
-            ProcessCounters(RedisMetricCounts(self.redis)),
+            ProcessCounters(RedisMetricCounts(self.redis, utc_now)),
             self.settings.jobs.model_copy(update=changes),
         )
         stop = asyncio.Event()

@@ -15,8 +15,11 @@ KEYS = ApiSettings(auth="keys")
 OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metrics=["offered"])
 
 
-async def create_key(api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None):
-    principal = Principal("", tenant, frozenset(reports) if reports else None, lane, requests_per_minute)
+async def create_key(
+    api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None, *, is_operator=False
+):
+    narrowed = frozenset(reports) if reports else None
+    principal = Principal("", tenant, narrowed, lane, requests_per_minute, is_operator=is_operator)
     return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
 

@@ -75,7 +75,7 @@ async def test_problem_title_is_type_in_words(open_api):
     async with open_api() as api:
         answer = (await api.http.get("/v1/reports/nothing?interval=2026-01-05/2026-01-06")).json()
         assert (answer["type"], answer["title"]) == ("urn:cache-pipeline:problem:unknown-report", "Unknown report")
-        assert (await api.http.get("/")).headers["Location"] == "/docs"
+        assert (await api.http.get("/")).headers["Location"] == "/operations"
 
 
 @pytest.mark.parametrize(

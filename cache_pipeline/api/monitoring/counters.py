@@ -155,17 +155,28 @@ class ProcessCounters:
             with suppress(RedisUnavailable):
                 await self.flush()
 
+    async def read_requests_of_today(self) -> dict[tuple[str, str], int]:
+        """Return the requests of the present day in UTC to all processes, by tier and result.
+
+        Raises:
+            RedisUnavailable: Nothing can be read.
+        """
+        return {labels: int(count) for labels, count in _requests(await self._store.read_today()).items()}
+
     async def read(self) -> CounterTotals:
         """Read the counts of all processes."""
         values = await self._store.read()
         return CounterTotals(
-            requests={
-                (tier, result): count for (kind, tier, result), count in _split(values, parts=3) if kind == "requests"
-            },
+            requests=_requests(values),
             joined_requests=values.get("joined", 0.0),
             job_retries=values.get("retries", 0.0),
             timings={timing: _distributions(timing, values) for timing in TIMINGS},
         )
+
+
+def _requests(values: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    """Return the requests by tier and result."""
+    return {(tier, result): count for (kind, tier, result), count in _split(values, parts=3) if kind == "requests"}
 
 
 def _split(values: Mapping[str, float], parts: int) -> list[tuple[tuple[str, ...], float]]:

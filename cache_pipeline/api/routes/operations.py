@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Header, Query, Response
 
 from cache_pipeline.api import schemas
-from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
+from cache_pipeline.api.dependencies import Caller, Operator, QueryServiceDependency
 from cache_pipeline.api.monitoring.health import check_dependencies
 from cache_pipeline.api.monitoring.prometheus import render_metrics
+from cache_pipeline.api.monitoring.status import read_quota, read_status
 from cache_pipeline.api.openapi import problem_responses
-from cache_pipeline.query.lane import Lane
 
 router = APIRouter(tags=["operations"])
-
-
-@router.get("/", include_in_schema=False)
-async def redirect_to_docs() -> RedirectResponse:
-    """Redirect to the documentation page."""
-    return RedirectResponse("/docs")
 
 
 @router.get("/healthz", summary="Check health", operation_id="health")
@@ -71,49 +64,18 @@ async def metrics(query_service: QueryServiceDependency, accept: Annotated[str |
 async def quota(query_service: QueryServiceDependency, _caller: Caller, response: Response) -> schemas.QuotaView:
     """Return the state of each OAuth client, what each lane may send now, further limits, and the month's requests."""
     response.headers["Cache-Control"] = "no-store"
-    clients: list[schemas.ClientQuotaView] = []
-    for account, (policy, shared) in query_service.quotas.items():
-        for client in await shared.snapshot():
-            remaining = {
-                str(lane): 0 if client.throttled_for_s else max(0, policy.slots(lane) - client.used) for lane in Lane
-            }
-            clients.append(
-                schemas.ClientQuotaView(
-                    account=account,
-                    client=client.client_id,
-                    state=client.state,
-                    limit=policy.limit,
-                    window_seconds=policy.window_seconds,
-                    used=client.used,
-                    in_flight=client.in_flight,
-                    remaining=remaining,
-                    throttled_for_seconds=client.throttled_for_s,
-                    granted_total=client.granted_total,
-                    rejected_total=client.rejected_total,
-                )
-            )
-    limits: list[schemas.LimitView] = []
-    months: list[schemas.MonthView] = []
-    for account, (_, shared) in query_service.quotas.items():
-        limits += [
-            schemas.LimitView(
-                account=account,
-                name=each.name,
-                counts=each.counts,
-                limit=each.limit,
-                window_seconds=each.window_seconds,
-                used=each.used,
-            )
-            for each in await shared.shared_limits()
-        ]
-        if (month := await shared.allotment(query_service.report_service.clock())) is not None:
-            months.append(
-                schemas.MonthView(
-                    account=account,
-                    allotted=month.monthly,
-                    used=month.used,
-                    expected=month.expected,
-                    runs_out_at=month.runs_out_at,
-                )
-            )
-    return schemas.QuotaView(clients=clients, limits=limits, months=months)
+    return await read_quota(query_service)
+
+
+@router.get(
+    "/v1/status", responses=problem_responses(), summary="Get the state of the deployment", operation_id="readStatus"
+)
+async def status(
+    query_service: QueryServiceDependency,
+    operator: Operator,
+    response: Response,
+    days: Annotated[int, Query(ge=1, le=400, description="Number of local days to show")] = 35,
+) -> schemas.StatusView:
+    """Return what history holds of each report, quota, jobs, and what today's requests cost. Needs a key with `--operator`."""
+    response.headers["Cache-Control"] = "no-store"
+    return await read_status(query_service, operator.tenant, days)

@@ -13,15 +13,18 @@ from cache_pipeline.storage.postgres.async_pool import Pool, connect
 _NO_HASH = b"\0" * 32
 
 _INSERT = """
-    INSERT INTO cache_pipeline_state.api_key (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh)
-    VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s)
+    INSERT INTO cache_pipeline_state.api_key
+        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator)
+    VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s,
+            %(is_operator)s)
 """
 _FIND = """
-    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh FROM cache_pipeline_state.api_key
+    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator
+    FROM cache_pipeline_state.api_key
     WHERE id = %(id)s AND revoked_at IS NULL
 """
 _LIST = """
-    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, created_at, revoked_at
+    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, created_at, revoked_at
     FROM cache_pipeline_state.api_key ORDER BY created_at
 """
 _REVOKE = """
@@ -50,6 +53,7 @@ class PostgresApiKeyStore:
                     "lane": principal.lane,
                     "requests_per_minute": principal.requests_per_minute,
                     "may_refresh": principal.may_refresh,
+                    "is_operator": principal.is_operator,
                 },
             )
         return f"{KEY_PREFIX}_{key_id}_{secret}"
@@ -73,6 +77,7 @@ class PostgresApiKeyStore:
             lane=Lane(row["lane"]),
             requests_per_minute=row["requests_per_minute"],
             may_refresh=row["may_refresh"],
+            is_operator=row["is_operator"],
         )
 
     async def all(self) -> list[ApiKeyInfo]:
@@ -88,6 +93,7 @@ class PostgresApiKeyStore:
                 lane=Lane(row["lane"]),
                 requests_per_minute=row["requests_per_minute"],
                 may_refresh=row["may_refresh"],
+                is_operator=row["is_operator"],
                 created_at=row["created_at"],
                 revoked_at=row["revoked_at"],
             )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import JobBacklog, ReportFreshness
+from cache_pipeline.storage.base import FailedJob, JobBacklog, ReportFreshness
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
 
 #: How long verdicts and finished jobs are counted.
@@ -26,6 +26,16 @@ _FRESHNESS = """
 _VERDICTS = """
     SELECT series, verdict, count(*) AS answers FROM cache_pipeline_state.chunk_result
     WHERE series = ANY(%(series)s) AND fetched_at > %(since)s GROUP BY series, verdict
+"""
+
+_REQUESTS = """
+    SELECT series, sum(requests)::bigint AS requests FROM cache_pipeline_state.chunk_result
+    WHERE series = ANY(%(series)s) AND fetched_at >= %(since)s GROUP BY series
+"""
+
+_LAST_FAILED_JOBS = """
+    SELECT report, finished_at, problem FROM cache_pipeline_state.job
+    WHERE tenant = %(tenant)s AND state = 'failed' ORDER BY finished_at DESC LIMIT %(limit)s
 """
 
 # A job whose workers died is stored as failed. A message that names no job has a table of its own.
@@ -59,6 +69,16 @@ class PostgresStatusQueries:
         """Count the vendor's answers of the last hour by series id and verdict."""
         rows = await self._fetch_all(_VERDICTS, {"series": [each.id for each in series], "since": now - _RECENT})
         return {(row["series"], row["verdict"]): row["answers"] for row in rows}
+
+    async def vendor_requests(self, series: Iterable[Series], since: datetime) -> dict[str, int]:
+        """Count the requests to the vendor behind the answers stored since an instant, by series id."""
+        rows = await self._fetch_all(_REQUESTS, {"series": [each.id for each in series], "since": since})
+        return {row["series"]: row["requests"] for row in rows}
+
+    async def failed_jobs(self, tenant: str, limit: int) -> list[FailedJob]:
+        """Return the last jobs of a tenant that failed, the latest first."""
+        rows = await self._fetch_all(_LAST_FAILED_JOBS, {"tenant": tenant, "limit": limit})
+        return [FailedJob(**row) for row in rows]
 
     async def job_backlog(self) -> JobBacklog:
         """Return how long jobs wait, and which were dead-lettered or failed."""

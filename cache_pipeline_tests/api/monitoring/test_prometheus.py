@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.settings import JobSettings
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
@@ -142,7 +143,7 @@ async def test_counts_of_worker_outlive_it(open_api):
 
 async def test_counts_survive_unavailable_redis(open_api, monkeypatch):
     async with open_api() as api:
-        counters = ProcessCounters(RedisMetricCounts(api.redis))
+        counters = ProcessCounters(RedisMetricCounts(api.redis, utc_now))
         counters.count_request("hot", "hit", 0.002)
         with monkeypatch.context() as patched:
             patched.setattr(type(api.redis), "pipeline", _raising(RedisConnectionError()))

@@ -212,6 +212,7 @@ def _create_api_tables() -> None:
         sa.Column("created_at", _INSTANT, nullable=False, server_default=_NOW),
         sa.Column("revoked_at", _INSTANT),
         sa.Column("may_refresh", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("is_operator", sa.Boolean, nullable=False, server_default=sa.false()),
         schema=_SCHEMA,
     )
     op.create_table(

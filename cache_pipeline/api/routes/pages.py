@@ -1,0 +1,70 @@
+"""The pages that the API serves to browsers, and their sign-in. They hold no figures; their scripts ask the API for them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from cache_pipeline.api import schemas
+from cache_pipeline.api.browser_session import sign_in, sign_out
+from cache_pipeline.api.dependencies import QueryServiceDependency, unauthorized
+
+router = APIRouter(include_in_schema=False)
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'none'; base-uri 'none'"
+)
+_MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+
+
+@router.get("/")
+async def redirect_to_operations() -> RedirectResponse:
+    """Redirect to the operations page."""
+    return RedirectResponse("/operations")
+
+
+@router.get("/operations")
+async def operations_page() -> Response:
+    """Return the operations page."""
+    return _page("operations.html")
+
+
+@router.get("/sign-in")
+async def sign_in_page() -> Response:
+    """Return the page on which a key is pasted."""
+    return _page("sign_in.html")
+
+
+@router.get("/pages/{name}")
+async def page_file(name: Literal["pages.css", "operations.js", "sign_in.js"]) -> Response:
+    """Return a script or the style sheet of the pages."""
+    return _page(name)
+
+
+@router.post("/v1/session", status_code=204)
+async def start_session(
+    body: schemas.SessionBody, request: Request, response: Response, query_service: QueryServiceDependency
+) -> None:
+    """Sign a browser in with an API key.
+
+    Only JSON is accepted, which a form of another site cannot send.
+    """
+    if await query_service.api_keys.find(body.key) is None:
+        raise unauthorized()
+    response.headers["Cache-Control"] = "no-store"
+    sign_in(query_service, request, response, body.key)
+
+
+@router.delete("/v1/session", status_code=204)
+async def end_session(response: Response) -> None:
+    """Sign a browser out."""
+    sign_out(response)
+
+
+def _page(name: str) -> Response:
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _CONTENT_SECURITY_POLICY}
+    content = resources.files("cache_pipeline.api").joinpath("pages", name).read_bytes()
+    return Response(content, media_type=_MEDIA_TYPES[name.rpartition(".")[2]], headers=headers)
