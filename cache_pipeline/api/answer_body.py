@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_pipeline.api.negotiation import MediaFormat
-from cache_pipeline.query.schema import Column, to_arrow_schema
-from cache_pipeline.storage.answer import describe_answer
+from cache_pipeline.query.schema import Column
+from cache_pipeline.storage.answer import describe_answer, read_rows
 from cache_pipeline.storage.rendering import csv_text, rows_as_csv
 
 _ROWS_PER_PART = 10_000
@@ -85,18 +83,4 @@ def _table(body: bytes, columns: Sequence[Column], rows: pa.Table | None) -> pa.
         for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
         if head.get(name) is not None
     }
-    if rows is not None:
-        return rows.replace_schema_metadata(metadata)
-    values_by_row: list[list[Any]] = json.loads(body)["rows"]
-    schema = to_arrow_schema([column for column in columns if column.name in head["columns"]])
-    by_column = list(zip(*values_by_row, strict=True)) or [()] * len(head["columns"])
-    arrays: dict[str, pa.Array[Any]] = {}
-    for name, values in zip(head["columns"], by_column, strict=True):
-        kind = schema.field(name).type
-        typed = (
-            [datetime.fromisoformat(value) if value else None for value in values]
-            if pa.types.is_timestamp(kind)
-            else list(values)
-        )
-        arrays[name] = pa.array(typed, kind)
-    return pa.table([arrays[name] for name in schema.names], schema=schema.with_metadata(metadata))
+    return (read_rows(body, columns) if rows is None else rows).replace_schema_metadata(metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
+from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.payload import find_report_for, read_filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
@@ -30,6 +31,7 @@ from cache_pipeline.vendors.registry import read_payload
 _JOB_TTL_TIER = "job"
 #: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
+_NAMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
 _MAX_CACHED_URLS, _MAX_CACHED_URL_BYTES = 4_000, 1_000
 
 
@@ -41,11 +43,13 @@ class ParsedQuery:
         resolved: The query with its report.
         query: The part of it whose interval has begun, for one tenant.
         refresh: Whether to fetch provisional figures from the vendor again, however fresh they are.
+        names: Which names the answer has beside ids; None for none.
     """
 
     resolved: QueryRequest
     query: CanonicalQuery
     refresh: bool = False
+    names: NameTime | None = None
 
     @property
     def report(self) -> Report:
@@ -99,7 +103,8 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
     """
     columns = service.columns(report)
     resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
-    return _check_limits(service, resolved, max_buckets)
+    names = request.get("names")
+    return replace(_check_limits(service, resolved, max_buckets), names=_NAMES[names] if names else None)
 
 
 def parse_payload(

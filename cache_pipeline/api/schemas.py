@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -164,6 +164,13 @@ class JobView(_Schema):
 _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=200)]
 
 
+#: What the parameter ``names`` does.
+NAMES_DESCRIPTION = (
+    "Add a column with names after each column of ids, such as queue_name after queue_id: current (or true) names, or those "
+    "at the time of the figures (then). An id without a name is its own name."
+)
+
+
 class QueryBody(_Schema):
     """A query for a report."""
 
@@ -194,6 +201,7 @@ class QueryBody(_Schema):
         "and nested `clauses` of the same form",
         examples=[{"type": "and", "predicates": [{"dimension": "queue", "operator": "in", "values": ["q-1"]}]}],
     )
+    names: Literal["current", "then", "true"] | None = Field(None, description=NAMES_DESCRIPTION)
 
 
 class ReportInfo(_Schema):

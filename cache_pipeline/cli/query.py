@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cache_pipeline.bootstrap import (
     migrate_history,
     open_hot_tier,
     open_service,
+    open_stored_names,
     quota_headroom,
     report_columns,
     utc_now,
@@ -25,6 +26,7 @@ from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.cli.output import CsvOptions, OutputFormat, choose_format, render_binary, render_text
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.clipping import clip_request
@@ -34,7 +36,9 @@ from cache_pipeline.settings import Settings, read_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cache_pipeline.query.schema import Column
     from cache_pipeline.service.planner import Plan
+    from cache_pipeline.storage.answer import Answer
 
 _COLOURS = {"hot": "green", "history": "green", "roll_up": "cyan", "vendor": "yellow"}
 
@@ -148,6 +152,13 @@ def _month(plan: Plan) -> str:
 )
 @click.option("--json", "format_name", flag_value="json", help="The same as --format json.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to FILE.")
+@click.option(
+    "--names",
+    is_flag=False,
+    flag_value="current",
+    type=click.Choice(list(NameTime)),
+    help="Add names after ids: current ones, or those at the time of the figures (then).",
+)
 @click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
 @click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
 @click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
@@ -158,6 +169,7 @@ def query_command(
     overrides: QueryOverrides,
     format_name: str | None,
     output: Path | None,
+    names: str | None,
     local_time: bool,
     bom: bool,
     whole_numbers: bool,
@@ -170,29 +182,35 @@ def query_command(
     declared = load_reports(settings)
     request = _resolve(declared, report, interval, overrides)
     settings.required_postgres_url()
-    body = asyncio.run(_hot_answer(settings, request))
-    if body is None:
+    answer = asyncio.run(_hot_answer(settings, request))
+    if answer is None:
         migrate_history(settings, declared)
-        body = asyncio.run(_answer(settings, declared, request))
-    _write(chosen, body, request, options, output)
+        answer = asyncio.run(_answer(settings, declared, request))
+    columns = report_columns(request.requested)
+    if names is not None:
+        with open_stored_names(settings) as stored:
+            answer = stored.add_to_answer(request.requested, columns, answer, NameTime(names))
+            columns = stored.columns(request.requested, columns)
+    _write(chosen, answer.body, columns, options, output)
 
 
-async def _hot_answer(settings: Settings, request: QueryRequest) -> bytes | None:
+async def _hot_answer(settings: Settings, request: QueryRequest) -> Answer | None:
     async with open_hot_tier(settings) as hot:
-        answer = await hot.get(clip_request(request, utc_now(), settings.tenant))
-    return None if answer is None else answer.body
+        return await hot.get(clip_request(request, utc_now(), settings.tenant))
 
 
-async def _answer(settings: Settings, declared: Mapping[str, Report], request: QueryRequest) -> bytes:
+async def _answer(settings: Settings, declared: Mapping[str, Report], request: QueryRequest) -> Answer:
     async with open_service(settings, declared=tuple(declared.values())) as service:
-        return (await service.answer_query(service.clip_to_now(request))).body
+        return await service.answer_query(service.clip_to_now(request))
 
 
-def _write(chosen: OutputFormat, body: bytes, request: QueryRequest, options: CsvOptions, output: Path | None) -> None:
+def _write(
+    chosen: OutputFormat, body: bytes, columns: Sequence[Column], options: CsvOptions, output: Path | None
+) -> None:
     if chosen is OutputFormat.table:
         rendered = _render_table(json.loads(body), coloured=sys.stdout.isatty() and output is None).encode()
     elif chosen.is_binary:
-        rendered = render_binary(chosen, body, report_columns(request.declared))
+        rendered = render_binary(chosen, body, columns)
     else:
         indent = output is None and sys.stdout.isatty()
         rendered = render_text(chosen, json.loads(body), options, indent=indent).encode()

@@ -140,6 +140,7 @@ def query_body(
     granularity: str | None,
     time_zone: str | None,
     filters: Mapping[str, Any] | None,
+    names: str | None = None,
 ) -> dict[str, Any]:
     """Return the body of a query. Arguments that are None keep the report's declaration."""
     fields = {
@@ -149,6 +150,7 @@ def query_body(
         "granularity": granularity,
         "timeZone": time_zone,
         "filters": dict(filters) if filters is not None else None,
+        "names": names,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -244,8 +246,8 @@ def _parse_date(value: str) -> datetime:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def result_path(progress: ProgressReport) -> str:
-    """Return the path of a finished job's answer.
+def result_path(progress: ProgressReport, names: str | None = None) -> str:
+    """Return the path of a finished job's answer, with names if the query asked for them: the job is the same without.
 
     Raises:
         ClientJobFailed: The job has no answer.
@@ -253,7 +255,7 @@ def result_path(progress: ProgressReport) -> str:
     if progress.result is None:
         problem = progress.problem or {"detail": f"the job was {progress.state}"}
         raise ClientJobFailed(int(problem.get("status", 502)), problem)
-    return progress.result
+    return progress.result if names is None else str(httpx.URL(progress.result).copy_set_param("names", names))
 
 
 def _unexpected(response: httpx.Response) -> UnexpectedResponse:

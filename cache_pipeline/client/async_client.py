@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
@@ -64,10 +64,11 @@ class AsyncClient:
         granularity: str | None = None,
         time_zone: str | None = None,
         filters: Mapping[str, Any] | None = None,
+        names: Literal["current", "then"] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer; arguments and errors are those of `Client.query`."""
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names)
         return await self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     async def _run(self, steps: Steps[T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
@@ -65,6 +65,7 @@ class Client:
         granularity: str | None = None,
         time_zone: str | None = None,
         filters: Mapping[str, Any] | None = None,
+        names: Literal["current", "then"] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer, waiting for it within the timeout.
@@ -79,6 +80,7 @@ class Client:
             granularity: A longer bucket size.
             time_zone: IANA time zone of days and hours.
             filters: Which rows to include.
+            names: Add names after ids: ``current`` ones, or those at the time of the figures (``then``).
             on_progress: Called with the progress of the job, if there is one.
 
         Raises:
@@ -91,7 +93,7 @@ class Client:
             httpx.TransportError: The API cannot be reached. A connection that breaks later is opened again within the
                 timeout; all repetitions of a query follow one job.
         """
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names)
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:

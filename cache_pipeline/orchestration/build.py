@@ -21,6 +21,7 @@ from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
 from cache_pipeline.orchestration.dagster_compat import over_named_jobs
 from cache_pipeline.orchestration.edge_maintenance import edge_maintenance
 from cache_pipeline.orchestration.io_managers import EdgeIOManager, HistoryIOManager, HotIOManager
+from cache_pipeline.orchestration.names import name_definitions
 from cache_pipeline.orchestration.naming import asset_key, job_name, layers_of
 from cache_pipeline.orchestration.open_partitions_check import open_partitions_sensor
 from cache_pipeline.orchestration.partitions import report_partitions
@@ -168,7 +169,7 @@ def build_folder_defs(
 def build_upkeep_defs(
     reports: Mapping[str, Report], resource_overrides: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
-    """Build what a deployment has once: the sensors over all reports, the estimate of backfills, and edge maintenance.
+    """Build what a deployment has once: sensors over all reports, the estimate of backfills, names, and edge maintenance.
 
     Args:
         reports: All reports of the deployment, by name.
@@ -187,5 +188,6 @@ def build_upkeep_defs(
     return dg.Definitions.merge(
         edge_maintenance(reports),
         estimate_definitions(reports),
+        name_definitions(reports),
         dg.Definitions(sensors=[*launching, open_partitions_sensor(with_partitions)], resources=resources),
     )

@@ -22,6 +22,7 @@ from cache_pipeline.query.names import (
 )
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, to_snake_case
+from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
 from cache_pipeline.storage.base import NameScope, NameStore
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.registry import find_vendor
@@ -143,6 +144,18 @@ class Names:
             ids.setdefault(lookup, set()).update(distinct_ids(rows, column))
         versions = self.store.versions(NameScope(self.tenant, report.account_id), ids)
         return add_names(rows, {column: versions[lookup] for column, lookup in lookups.items()}, when)
+
+    def add_to_answer(self, report: Report, columns: Sequence[Column], answer: Answer, when: NameTime) -> Answer:
+        """Return an answer with a column of names after each column of ids. This blocks.
+
+        Args:
+            report: The report of the answer.
+            columns: Its columns.
+            answer: The answer.
+            when: Which name of an id that was renamed.
+        """
+        rows = read_rows(answer.body, columns) if answer.rows is None else answer.rows
+        return replace_rows(answer, self.add(report, columns, rows, when))
 
     def columns(self, report: Report, columns: Sequence[Column]) -> tuple[Column, ...]:
         """Return columns with those of the names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.calendar import floor_to_step
 from cache_pipeline.query.interval import format_instant
+from cache_pipeline.query.schema import Column, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.rendering import rows_as_json
 
@@ -76,9 +78,37 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
         "fetchedAt": _optional_instant(completeness.fetched_at),
         "columns": rows.schema.names,
     }
+    return _encode(document, rows, completeness)
+
+
+def replace_rows(answer: Answer, rows: pa.Table) -> Answer:
+    """Return an answer with other rows or columns. Its ETag is another one."""
+    document = describe_answer(answer.body) | {"columns": rows.schema.names}
+    return _encode(document, rows, answer.completeness)
+
+
+def _encode(document: Mapping[str, Any], rows: pa.Table, completeness: Completeness) -> Answer:
     head = json.dumps(document, separators=(",", ":")).encode()
     body = b"".join((head[:-1], b',"rows":', rows_as_json(rows), b"}"))
     return Answer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', completeness, rows)
+
+
+def read_rows(body: bytes, columns: Sequence[Column]) -> pa.Table:
+    """Return the rows of an answer's JSON, with the types of the report's columns."""
+    head = describe_answer(body)
+    values_by_row: list[list[Any]] = json.loads(body)["rows"]
+    schema = to_arrow_schema([column for column in columns if column.name in head["columns"]])
+    by_column = list(zip(*values_by_row, strict=True)) or [()] * len(head["columns"])
+    arrays: dict[str, pa.Array[Any]] = {}
+    for name, values in zip(head["columns"], by_column, strict=True):
+        kind = schema.field(name).type
+        typed = (
+            [datetime.fromisoformat(value) if value else None for value in values]
+            if pa.types.is_timestamp(kind)
+            else list(values)
+        )
+        arrays[name] = pa.array(typed, kind)
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
 def describe_answer(body: bytes) -> dict[str, Any]:

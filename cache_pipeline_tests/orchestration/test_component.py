@@ -130,7 +130,7 @@ def test_report_added_as_yaml_is_materialised(bench: Bench, instance: dg.Dagster
     added = declaration(name="abandoned_hour", metrics=["nOffered", "tAbandon"])
     write_reports(tmp_path / "reports", [added])
     defs = build_defs()
-    assert {spec.group_name for spec in defs.resolve_all_asset_specs()} == {"calls_hour", "abandoned_hour"}
+    assert {spec.group_name for spec in defs.resolve_all_asset_specs()} == {"calls_hour", "abandoned_hour", "names"}
     job = defs.resolve_job_def("abandoned_hour_job")
     result = job.execute_in_process(instance=instance, partition_key="2024-06-10", raise_on_error=False)
     assert result.success, step_failures(result)

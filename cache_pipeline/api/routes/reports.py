@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -36,6 +37,7 @@ from cache_pipeline.api.response_headers import CacheStatusSource, answer_header
 from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.report import Report
+from cache_pipeline.service.names import Names
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.base import MAX_HOT_BYTES
 from cache_pipeline.storage.job import JobState
@@ -85,7 +87,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters")
+_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names")
 
 
 def _check_parameters(request: Request) -> None:
@@ -128,6 +130,7 @@ def _query_from_url(
             max_length=8000,
         ),
     ] = None,
+    names: Annotated[Literal["current", "then", "true"] | None, Query(description=schemas.NAMES_DESCRIPTION)] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -136,6 +139,7 @@ def _query_from_url(
         "granularity": granularity,
         "time_zone": time_zone,
         "filters": parse_filters(filters),
+        "names": names,
     }
 
 
@@ -295,6 +299,7 @@ async def answer_response(
     query_service: QueryService, query: ParsedQuery, served: ServedAnswer, preferences: RequestPreferences
 ) -> Response:
     """Return an answer in the requested format, or 304 if the caller already has it."""
+    served = await _with_names(query_service, query, served)
     headers = answer_headers(
         served.answer,
         preferences.media_format,
@@ -320,6 +325,15 @@ async def answer_response(
         # Starlette takes each part from the generator in a thread.
         return StreamingResponse(parts, headers=headers)
     return Response(await asyncio.to_thread(b"".join, parts), headers=headers)
+
+
+async def _with_names(query_service: QueryService, query: ParsedQuery, served: ServedAnswer) -> ServedAnswer:
+    if query.names is None:
+        return served
+    service, report = query_service.report_service, query.resolved.requested
+    names = Names(service.names, query.query.series.tenant)
+    answer = await asyncio.to_thread(names.add_to_answer, report, service.columns(report), served.answer, query.names)
+    return replace(served, answer=answer)
 
 
 @router.get("/v1/reports", responses=problem_responses(), summary="List reports", operation_id="listReports")
