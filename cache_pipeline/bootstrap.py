@@ -397,6 +397,28 @@ async def refresh_names(
             }
 
 
+async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]) -> None:
+    """Read the listings that reports need, each once.
+
+    Raises:
+        SettingsError: As ``refresh_names``.
+        UpstreamError: As ``refresh_names``.
+    """
+    for account_id, lookups in lookups_by_account(reports).items():
+        await refresh_names(settings, account_id, lookups, utc_now())
+
+
+def lookups_by_account(reports: Mapping[str, Report]) -> dict[str, list[Lookup]]:
+    """Return the listings that have names for the columns of reports, by account."""
+    from cache_pipeline.service.names import needed_lookups
+
+    found: dict[str, dict[str, Lookup]] = {}
+    for report in reports.values():
+        for lookup in needed_lookups(report, report_columns(report)):
+            found.setdefault(report.account_id, {})[lookup.name] = lookup
+    return {account_id: list(lookups.values()) for account_id, lookups in sorted(found.items())}
+
+
 @asynccontextmanager
 async def open_hot_tier(settings: Settings) -> AsyncGenerator[HotTier]:
     """Open the hot tier alone, which takes a fraction of the time of the whole service.

@@ -256,7 +256,6 @@ class Settings(BaseSettings):
         reports_dir: The folder of report declarations.
         edge_url: The edge store: ``file://``, ``s3://``, ``gs://`` or ``az://``.
         edge_public_url: The public address of the tenant's folder, as readers fetch it through the CDN. A sensor reads it back.
-        edge_labels: A YAML file with the names of ids to show on the page: column, then id and name.
         tenant: The tenant whose data this deployment holds.
         accounts: The vendor accounts, by vendor and by a name of your choice. The names are part of stored rows' identity. A
             vendor's only account is best called ``main``.
@@ -298,7 +297,6 @@ class Settings(BaseSettings):
     reports_dir: Path = Path("reports")
     edge_url: str | None = None
     edge_public_url: str | None = None
-    edge_labels: Path | None = None
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     accounts: dict[_Name, dict[_Name, VendorAccount]] = Field(default_factory=dict)
     api: ApiSettings = ApiSettings()

@@ -1,37 +1,19 @@
-"""The executives' page of a demo: published with names for the simulated queues, and written as one file."""
+"""The executives' page of a demo: published with the names of the queues, and written as one file."""
 
+import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache_pipeline.bootstrap import open_edge_tier
+from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names, refresh_needed_names
 from cache_pipeline.cli.edge import edge_folder
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page
+from cache_pipeline.service.names import published_names
 from cache_pipeline.settings import Settings
-from cache_pipeline.simulator.organisation import create_organisation
-from cache_pipeline.simulator.settings import SimulatorSettings
 from cache_pipeline.storage.published.bundle import bundle_files
-from cache_pipeline.storage.published.page import Labels, publish_page
-
-#: The simulated vendor gives its queues ids and no names; the first is the busiest.
-_QUEUES = (
-    "Billing",
-    "Orders",
-    "Technical support",
-    "Deliveries",
-    "Returns",
-    "Contracts",
-    "Complaints",
-    "New customers",
-)
-
-
-def write_demo_labels() -> Labels:
-    """Names for the simulated queues."""
-    queues = create_organisation(SimulatorSettings()).values["queueId"]
-    return {"queue_id": dict(zip(queues, _QUEUES, strict=False))}
+from cache_pipeline.storage.published.page import publish_page
 
 
 def write_page(settings: Settings) -> Path | None:
@@ -47,7 +29,10 @@ def write_page(settings: Settings) -> Path | None:
     edge = open_edge_tier(settings)
     if not edge.manifest().datasets:
         return None
-    publish_page(edge.store, write_demo_labels())
+    reports = load_reports(settings)
+    asyncio.run(refresh_needed_names(settings, reports))
+    with open_stored_names(settings) as stored:
+        publish_page(edge.store, published_names(edge, reports, stored))
     return write_atomically(settings.data_dir / "executives.html", single_file_page(bundle_files(edge)))
 
 

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, open_edge_tier, report_columns, utc_now
+from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names, report_columns, utc_now
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page
@@ -21,6 +21,7 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Tier
 from cache_pipeline.query.series import Series
+from cache_pipeline.service.names import published_names
 from cache_pipeline.service.republish import RepublishResult, republish, trailing_window
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.postgres.history import open_history
@@ -34,7 +35,7 @@ from cache_pipeline.storage.published.maintenance import (
     snapshots,
     verify,
 )
-from cache_pipeline.storage.published.page import publish_page, read_labels
+from cache_pipeline.storage.published.page import publish_page
 
 
 @click.group()
@@ -48,30 +49,24 @@ def edge() -> None:
     "--interval", help="start/end; times without an offset are in the report's time zone (default: the last 35 days)."
 )
 @click.option("--all", "everything", is_flag=True, help="Publish everything in history.")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="YAML file with names by column and id (default: CACHE_PIPELINE_EDGE_LABELS).",
-)
-@click.option("--page-only", is_flag=True, help="Publish only the page and the names.")
-def publish(
-    reports: tuple[str, ...], interval: str | None, labels: Path | None, *, everything: bool, page_only: bool
-) -> None:
-    """Publish the page, and REPORTS (default: all) from history. Unchanged files are not uploaded again."""
+@click.option("--page-only", is_flag=True, help="Publish only the page.")
+def publish(reports: tuple[str, ...], interval: str | None, *, everything: bool, page_only: bool) -> None:
+    """Publish the page, names, and REPORTS (default: all) from history. Unchanged files are not uploaded again."""
     if interval and everything:
         raise click.UsageError("--interval and --all exclude each other; leave one out")
     settings = read_settings()
     declared = load_reports(settings)
     selected = [find_report(declared, name) for name in reports] if reports else list(declared.values())
     intervals = {each.name: Interval.parse(interval, each.zone) if interval else None for each in selected}
-    named = labels or settings.edge_labels
-    tier, names = open_edge_tier(settings), read_labels(named) if named else None
+    tier, names = open_edge_tier(settings), None
     if not page_only:
         with open_history(settings.required_postgres_url()) as history:
             for report in (each for each in selected if Tier.edge in each.publish.tiers):
                 window = None if everything else intervals[report.name] or trailing_window(report, utc_now())
                 result = republish(history, tier, Series(report, settings.tenant), report_columns(report), window)
                 click.echo(_describe_result(report.name, result))
+        with open_stored_names(settings) as stored:
+            names = published_names(tier, declared, stored)
     uploaded = publish_page(tier.store, names)
     click.echo(f"page: {uploaded} objects uploaded; open {page_address(settings)}")
 

@@ -21,7 +21,7 @@ def single_file_page(published: Mapping[str, bytes]) -> bytes:
     """Return the page with the published files embedded in it.
 
     Args:
-        published: ``manifest.json``, ``labels.json`` and the data files that the manifest lists, by path.
+        published: ``manifest.json``, ``names.json`` and the data files that the manifest lists, by path.
     """
     sources = dict(page_sources())
     style = sources["style.css"].decode()

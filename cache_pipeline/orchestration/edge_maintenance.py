@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import report_columns, utc_now
+from cache_pipeline.bootstrap import open_stored_names, report_columns, utc_now
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report, Tier
+from cache_pipeline.service.names import published_names
 from cache_pipeline.service.republish import republish, trailing_window
 from cache_pipeline.storage.published.maintenance import collect_garbage
-from cache_pipeline.storage.published.page import publish_page, read_labels
+from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline.storage.published.readback import read_back, require_public_url
 
 MAINTENANCE_JOB = "edge_maintenance_job"
@@ -30,7 +31,7 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
     @dg.op(description="Republish recent days, which the vendor may have corrected, and the page; delete unused files")
     def refresh_edge(context: dg.OpExecutionContext, cache_pipeline__engine: EngineResource) -> None:
         with reported_failures():
-            for name, value in _refresh_edge(cache_pipeline__engine, published):
+            for name, value in _refresh_edge(cache_pipeline__engine, published, reports):
                 context.log.info("%s: %s", name, value)
 
     @dg.job(
@@ -70,14 +71,17 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
     return dg.Definitions(jobs=[job], schedules=[schedule], sensors=[readback])
 
 
-def _refresh_edge(engine: EngineResource, published: Iterable[Report]) -> Iterable[tuple[str, str]]:
-    settings, edge, now = engine.settings, engine.edge(), utc_now()
+def _refresh_edge(
+    engine: EngineResource, published: Iterable[Report], reports: Mapping[str, Report]
+) -> Iterable[tuple[str, str]]:
+    edge, now = engine.edge(), utc_now()
     with engine.history() as history:
         for report in published:
             columns = report_columns(report)
             result = republish(history, edge, engine.tenant_series(report), columns, trailing_window(report, now))
             yield report.name, f"{result.rows} rows in {result.files} files, {result.uploaded} uploaded"
-    labels = read_labels(settings.edge_labels) if settings.edge_labels else None
-    yield "page", f"{publish_page(edge.store, labels)} objects uploaded"
+    with open_stored_names(engine.settings) as stored:
+        names = published_names(edge, reports, stored)
+    yield "page", f"{publish_page(edge.store, names)} objects uploaded"
     deleted = collect_garbage(edge)
     yield "garbage", f"{len(deleted.files)} files and {len(deleted.snapshots)} snapshots deleted"

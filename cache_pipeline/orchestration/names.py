@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import refresh_names, report_columns
+from cache_pipeline.bootstrap import lookups_by_account, refresh_names
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.names import LookupResult, needed_lookups
+from cache_pipeline.service.names import LookupResult
 from cache_pipeline.vendors.spec import Lookup
 
 #: Before edge maintenance, which publishes the names with the page.
@@ -23,12 +23,8 @@ def names_job(account_id: str) -> str:
 
 def name_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
     """Return the assets, jobs and schedules of names; nothing for vendors without listings."""
-    lookups: dict[str, dict[str, Lookup]] = {}
-    for report in reports.values():
-        for lookup in needed_lookups(report, report_columns(report)):
-            lookups.setdefault(report.account_id, {})[lookup.name] = lookup
     return dg.Definitions.merge(
-        *(_account_definitions(account_id, list(found.values())) for account_id, found in sorted(lookups.items()))
+        *(_account_definitions(account_id, lookups) for account_id, lookups in lookups_by_account(reports).items())
     )
 
 

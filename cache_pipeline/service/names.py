@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -24,9 +24,13 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, to_snake_case
 from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
 from cache_pipeline.storage.base import NameScope, NameStore
-from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.spec import Lookup, VendorSpec
+
+# They take long to import, and most callers only join stored names.
+if TYPE_CHECKING:
+    from cache_pipeline.storage.published import EdgeTier
+    from cache_pipeline.upstream.http import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +117,30 @@ async def refresh_lookup(
         return LookupResult(problem=problem, is_new_problem=is_new)
     changes = await asyncio.to_thread(store.update, scope, lookup.name, listed, now)
     return LookupResult(len(listed), pages, changes)
+
+
+def published_names(edge: EdgeTier, reports: Mapping[str, Report], names: Names) -> dict[str, dict[str, str]]:
+    """Return the current names of the ids in the published files, by column and id. No others, because the files are public.
+
+    Args:
+        edge: The published files.
+        reports: The declared reports by name.
+        names: The stored names.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, dataset in edge.manifest().datasets.items():
+        report = reports.get(name)
+        columns = [] if report is None else [column for column in _lookup_names(report) if column in dataset.columns]
+        if report is None or not columns:
+            continue
+        ids: dict[str, set[str]] = {column: set() for column in columns}
+        for file in dataset.files:
+            rows = edge.read_file(file)
+            for column in columns:
+                ids[column].update(distinct_ids(rows, column))
+        for column, by_id in names.current(report, ids).items():
+            found.setdefault(column, {}).update(by_id)
+    return found
 
 
 @dataclass(frozen=True)

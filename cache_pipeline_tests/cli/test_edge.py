@@ -132,15 +132,6 @@ def test_save_writes_the_page_as_one_file(run, published, project):
     assert run("save", "no/such/folder/page.html")[0] == 2
 
 
-@pytest.mark.parametrize("content", ["- a list", "queue_id: Billing", "{", "queue_id: {1: 2"])
-def test_labels_of_wrong_shape_are_refused(run, published, content):
-    Path("labels.yaml").write_text(content)
-    code, _, output = run("publish", "--page-only", "--labels", "labels.yaml")
-    assert code == 2
-    assert output.startswith("cache-pipeline: labels.yaml")
-    assert output.count("\n") == 1
-
-
 def test_commands_on_empty_store_fail_with_one_line(run, project):
     for arguments in (("save", "page.html"), ("serve",)):
         code, _, output = run(*arguments)

@@ -15,7 +15,7 @@ from cache_pipeline.storage.published.page import publish_page
 from cache_pipeline_tests.dashboard.centre import NOW, publish_centre
 from cache_pipeline_tests.programs import find_program
 
-LABELS = {"queue_id": {"billing": "Billing & invoices", "orders": "<img src=x onerror=alert(1)>"}}
+NAMES = {"queue_id": {"billing": "Billing & invoices", "orders": "<img src=x onerror=alert(1)>"}}
 
 
 # Not session-scoped: the browser runs an event loop in this thread, and no asynchronous test could start its own meanwhile.
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     edge = EdgeTier(f"file://{folder}", lambda: NOW)
     publish_centre(edge)
-    publish_page(edge.store, LABELS)
+    publish_page(edge.store, NAMES)
     return folder
 
 

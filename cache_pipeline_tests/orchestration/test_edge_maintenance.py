@@ -9,6 +9,7 @@ import pytest
 
 from cache_pipeline import edge as public
 from cache_pipeline.orchestration.edge_maintenance import MAINTENANCE_JOB, READBACK_SENSOR
+from cache_pipeline.orchestration.names import names_job
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.settings import read_settings
 from cache_pipeline_tests.orchestration.workbench import Bench
@@ -29,16 +30,30 @@ def tick(bench: Bench, instance: dg.DagsterInstance):
         return sensor.evaluate_tick(context)
 
 
-def test_maintenance_publishes_page_and_history(
-    bench: Bench, instance: dg.DagsterInstance, environment: pytest.MonkeyPatch, tmp_path: Path
-):
-    (tmp_path / "labels.yaml").write_text("queue_id: {q1: Billing}\n")
-    environment.setenv("CACHE_PIPELINE_EDGE_LABELS", str(tmp_path / "labels.yaml"))
+def test_maintenance_publishes_page_and_history(bench: Bench, instance: dg.DagsterInstance):
     assert run_maintenance(bench, instance)
     root = Path(read_settings().edge_store_url.removeprefix("file://")) / "v1/default"
     assert (root / "index.html").exists()
-    assert json.loads((root / "labels.json").read_text()) == {"queue_id": {"q1": "Billing"}}
+    assert json.loads((root / "names.json").read_text()) == {}
     assert bench.edge().manifest().datasets == {}, "history is empty"
+
+
+def test_maintenance_publishes_the_names_of_published_ids_only(bench: Bench, instance: dg.DagsterInstance):
+    root = Path(read_settings().edge_store_url.removeprefix("file://")) / "v1/default"
+    names = bench.admin.get("/simulator/directory").json()["queues"]
+    read_names = bench.definitions().resolve_job_def(names_job(bench.report.account_id))
+    read_names.execute_in_process(instance=instance)
+    run_maintenance(bench, instance)
+    assert json.loads((root / "names.json").read_text()) == {}
+    assert bench.run(instance, "2024-06-10").success
+    run_maintenance(bench, instance)
+    assert json.loads((root / "names.json").read_text()) == {"queue_id": names}
+
+    renamed = next(iter(names))
+    bench.admin.post("/simulator/directory", json={"kind": "queues", "id": renamed, "name": "Invoices"})
+    read_names.execute_in_process(instance=instance)
+    run_maintenance(bench, instance)
+    assert json.loads((root / "names.json").read_text()) == {"queue_id": {**names, renamed: "Invoices"}}
 
 
 def test_readback_sensor_reports_what_readers_get(

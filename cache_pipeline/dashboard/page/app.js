@@ -9,7 +9,7 @@ import { groupRows, groupTable, sortRows } from './groups.js'
 import { hourMap, spanText, weekMap } from './heatmap.js'
 import { byId, h } from './html.js'
 import { requiredColumns, availableMeasures, valueOf } from './measures.js'
-import { readFile, readLabels, readManifest } from './published.js'
+import { readFile, readNames, readManifest } from './published.js'
 import { tile } from './tiles.js'
 
 const HOUR = 3_600_000
@@ -26,7 +26,7 @@ const TILES = 6
 const choice = new URLSearchParams(location.hash.slice(1))
 const state = { heat: null, groups: { key: 'offered', descending: true, text: '' }, dimension: null }
 let manifest
-let labels = {}
+let names = {}
 let turn = 0
 const read = new Map()
 
@@ -122,8 +122,8 @@ function showChoice(dimension, ids, chosen) {
   box.hidden = dimension === null || ids.length < 2
   if (box.hidden) return
   const noun = dimensionText(dimension)
-  const names = labels[dimension] ?? {}
-  const nameOf = id => names[id] ?? (id === '' ? 'without a value' : id)
+  const namesOfIds = names[dimension] ?? {}
+  const nameOf = id => namesOfIds[id] ?? (id === '' ? 'without a value' : id)
   byId('only-summary').textContent = chosen ? `${chosen.size} of ${ids.length} ${noun}s` : `All ${ids.length} ${noun}s`
   const redraw = next => {
     if (next === null || next.size === ids.length || next.size === 0) choice.delete('only')
@@ -294,7 +294,7 @@ function showGroups(view) {
   }
   const measures = visibleMeasures(view.measures)
   const comparable = isFullyPublished(view, view.spans.beforeFirst, view.spans.beforeLast)
-  const rows = groupRows(view.now.groups, comparable ? view.before.groups : new Map(), measures, labels[dimension] ?? {})
+  const rows = groupRows(view.now.groups, comparable ? view.before.groups : new Map(), measures, names[dimension] ?? {})
   if (state.groups.key !== 'name' && !measures.some(({ key }) => key === state.groups.key)) state.groups.key = measures[0].key
   const draw = () => {
     const focused = document.activeElement?.dataset?.key
@@ -318,9 +318,9 @@ function showGroups(view) {
 }
 
 async function start() {
-  const [found, names] = await Promise.all([readManifest(), readLabels()])
+  const [found, published] = await Promise.all([readManifest(), readNames()])
   manifest = found
-  labels = names
+  names = published
   const sets = Object.keys(manifest.datasets).sort()
   if (!sets.length) throw new Error('Nothing has been published yet: materialise an edge asset, or run cache-pipeline edge publish.')
   const chosen = sets.includes(choice.get('dataset')) ? choice.get('dataset') : defaultDataset()

@@ -1,2 +1,2 @@
 // Requests what the page needs first while its modules are still loading.
-globalThis.early = Object.fromEntries(['manifest.json', 'labels.json'].map(path => [path, fetch(path, { cache: 'no-cache' }).catch(() => null)]))
+globalThis.early = Object.fromEntries(['manifest.json', 'names.json'].map(path => [path, fetch(path, { cache: 'no-cache' }).catch(() => null)]))

@@ -5,10 +5,10 @@ import { h } from './html.js'
 import { valueOf } from './measures.js'
 
 /** The rows: `{id, name, values: {measure: number | null}, before: {…}}`. */
-export function groupRows(now, before, measures, labels) {
+export function groupRows(now, before, measures, names) {
   return [...now].map(([id, sums]) => ({
     id,
-    name: labels[id] ?? (id === '' ? 'without a value' : id),
+    name: names[id] ?? (id === '' ? 'without a value' : id),
     values: Object.fromEntries(measures.map(measure => [measure.key, valueOf(measure, sums)])),
     before: Object.fromEntries(measures.map(measure => [measure.key, valueOf(measure, before.get(id))])),
   }))

@@ -44,8 +44,8 @@ export async function readManifest() {
   return manifest
 }
 
-/** Read the names of dimension values: `{queue_id: {id: name}}`. */
-export const readLabels = () => fetchJson('labels.json').catch(() => ({}))
+/** Read the names of ids: `{queue_id: {id: name}}`. */
+export const readNames = () => fetchJson('names.json').catch(() => ({}))
 
 const hex = buffer => Array.from(new Uint8Array(buffer), byte => byte.toString(16).padStart(2, '0')).join('')
 

@@ -9,11 +9,11 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier
 from cache_pipeline.storage.published.files import verify_checksum
 from cache_pipeline.storage.published.manifest import DataSet
-from cache_pipeline.storage.published.page import LABELS
+from cache_pipeline.storage.published.page import NAMES
 
 
 def bundle_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str, bytes]:
-    """Return ``manifest.json``, ``labels.json`` and the data files by path.
+    """Return ``manifest.json``, ``names.json`` and the data files by path.
 
     Args:
         edge: The published files.
@@ -32,8 +32,8 @@ def bundle_files(edge: EdgeTier, newest: timedelta | None = None) -> Mapping[str
             for file in dataset.files:
                 stored = edge.store.get(file.path)
                 files[file.path] = verify_checksum(file, stored[0] if stored else None)
-        labels = edge.store.get(LABELS)
-    files[LABELS] = labels[0] if labels else b"{}"
+        names = edge.store.get(NAMES)
+    files[NAMES] = names[0] if names else b"{}"
     files[MANIFEST] = manifest.model_copy(update={"datasets": datasets}).model_dump_json().encode()
     return files
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from cache_pipeline.errors import SchemaMismatch
-from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.names import ListedName
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.genesys.permissions import raise_for_permission
-from cache_pipeline.vendors.json_body import read_mappings, read_object, read_optional_text, read_text
+from cache_pipeline.vendors.http_listing import listing_pages
+from cache_pipeline.vendors.json_body import read_mappings, read_optional_text, read_text
 from cache_pipeline.vendors.spec import Lookup
 
 #: Known to work for all listings; the vendor documents a default of 25 and no maximum.
@@ -67,28 +66,13 @@ async def read_lookup(client: httpx.AsyncClient, lookup: Lookup) -> AsyncIterato
         UpstreamError: The vendor refused, or could not be reached.
         SchemaMismatch: A page does not have the documented shape, or the pages do not end.
     """
-    query: httpx.QueryParams = httpx.QueryParams({**lookup.parameters, "pageSize": _PAGE_SIZE})
-    seen: set[str] = set()
-    while str(query) not in seen:
-        seen.add(str(query))
-        response = await client.get(lookup.path, params=query, extensions={"lane": Lane.scheduled, "idempotent": True})
-        raise_for_permission(response)
-        page = read_object(response)
+    parameters = {**lookup.parameters, "pageSize": _PAGE_SIZE}
+    async for page in listing_pages(client, lookup.path, parameters, "nextUri", raise_for_permission):
         yield {
             read_text(entity, "id"): ListedName(name, is_deleted=_is_deleted(entity))
             for entity in read_mappings(page, "entities")
             if (name := read_optional_text(entity, "name"))
         }
-        following = read_optional_text(page, "nextUri")
-        if following is None:
-            return
-        url = httpx.URL(following)
-        if url.path != lookup.path:
-            raise SchemaMismatch(
-                f"nextUri of {lookup.path} leads to {url.path!r}: expected another page of the same path"
-            )
-        query = url.params
-    raise SchemaMismatch(f"{lookup.path} returned the same page twice: its nextUri does not advance")
 
 
 def _is_deleted(entity: Mapping[str, object]) -> bool:

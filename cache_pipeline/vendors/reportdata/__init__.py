@@ -2,6 +2,7 @@
 
 from cache_pipeline.upstream.dialect import Dialect
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
+from cache_pipeline.vendors.reportdata.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.reportdata.query_payload import PAYLOAD_EXAMPLES, read_guide
 from cache_pipeline.vendors.spec import AddressedAccount, VendorSpec
 
@@ -13,6 +14,8 @@ VENDOR = VendorSpec(
     dialect=Dialect(request_id_fields=("contextId",)),
     personal_dimensions=frozenset({"ani", "conversationId", "dnis", "sessionId", "userId"}),
     read_payload=read_guide,
+    lookups=LOOKUPS,
+    read_lookup=read_lookup,
     payload_examples=PAYLOAD_EXAMPLES,
     example={
         "query_type": "queue-performance",
