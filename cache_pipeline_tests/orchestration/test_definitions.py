@@ -49,6 +49,7 @@ def test_each_report_has_four_assets_in_one_group(defs: dg.Definitions) -> None:
     assert groups == {
         **{f"{name}/{layer}": name for name in NAMES for layer in LAYERS},
         "names/genesys/main/queues": "names",
+        "names/reportdata/main/queues": "names",
     }
 
 

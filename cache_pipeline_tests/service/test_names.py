@@ -141,4 +141,6 @@ def test_report_needs_only_the_lookups_of_its_columns():
                     volume_metric=None, expected_groups=None, tiers=["history"])  # fmt: skip
     assert {lookup.name for lookup in needed_lookups(rows, report_columns(rows))} == {"queues", "users", "wrapupcodes"}
     guide = declared()
-    assert needed_lookups(guide, report_columns(guide)) == ()
+    assert [lookup.name for lookup in needed_lookups(guide, report_columns(guide))] == ["queues"]
+    contacts = declared(platform="cxone", query_type="contacts", metrics=["nOffered"], volume_metric="nOffered")
+    assert needed_lookups(contacts, report_columns(contacts)) == ()
