@@ -1,8 +1,9 @@
 """`quota`: the share of the vendor's limit that several processes use together, and the requests refused.
 
 Four processes with three OAuth clients send continuously to a simulated vendor that enforces an exact sliding window per client.
-The three contenders run one after the other, each with its own simulator and Redis database and with the same processes,
-senders, connections, window and duration:
+The contenders run one after the other, each with its own simulator and Redis database and with the same processes, senders,
+connections, window and duration. Ours and the library take turns, five runs each, and the medians count, because other work on
+the machine costs a run several percent:
 
 * ours: the quota that all processes share through Redis;
 * the guide's rules, applied by each process separately (`benchmarks.quota.guide`);
@@ -18,7 +19,7 @@ and a waiting request of backfill that is raised to interactive.
 A further run of ours has the organisation limited below the sum of its clients. The vendor's first refusal names that limit; from
 then on the clients share it.
 
-The window is shortened so that a run takes under two minutes. What a contender loses per window, such as the latency of an
+The window is shortened so that a run takes under a minute. What a contender loses per window, such as the latency of an
 answer, weighs more than with the vendor's own minute; that holds for all of them.
 
 Not measured: several machines, a remote Redis, and traffic of other users of the same clients.
@@ -29,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import redis
@@ -50,6 +52,7 @@ _PROCESSES, _SENDERS = 4, 15
 # The vendor's minute, shortened. In a much shorter window, the event loop's own delays would outweigh what is measured.
 _LIMIT, _RESERVE, _WINDOW = 60, 3, 9.0
 _COUNTED_WINDOWS = 3
+_RUNS = 5
 # One window of warm-up, one in which the count begins, and the counted ones.
 _WINDOWS = 2 + _COUNTED_WINDOWS
 _CLIENTS = {f"client-{number}": SecretStr(f"secret-{number}") for number in (1, 2, 3)}
@@ -80,12 +83,15 @@ def measure(progress: ProgressCallback) -> Result:
             # PostgreSQL is not needed; with a URL given, none is started.
             embedded_servers(Path(folder) / "servers", postgres_url="postgresql://none") as servers,
         ):
-            answers = {
-                name: _run_contender(
-                    contender, servers.redis_url, lambda activity, name=name: progress(f"{name}, {activity}")
+            turns = [name for _ in range(_RUNS) for name in (_OURS, LIBRARY)]
+            answers: dict[str, list[list[Answer]]] = {name: [] for name in contenders}
+            for name in (*turns, _GUIDE):
+                run = f"{name}, run {len(answers[name]) + 1}"
+                answers[name].append(
+                    _run_contender(
+                        contenders[name], servers.redis_url, lambda activity, run=run: progress(f"{run}, {activity}")
+                    )
                 )
-                for name, contender in contenders.items()
-            }
             of_organisation = _run_contender(
                 ours,
                 servers.redis_url,
@@ -134,32 +140,54 @@ def _organisation_rows(answers: list[Answer]) -> tuple[Row, ...]:
     )
 
 
-def _rows(answers: dict[str, list[Answer]]) -> tuple[Row, ...]:
+def _rows(answers: dict[str, list[list[Answer]]]) -> tuple[Row, ...]:
     allowed = (_LIMIT - _RESERVE) * len(_CLIENTS)
 
     def row(
         what: str, unit: str, figure: Callable[[list[Answer]], float], limit: float, target: Target | None = None
     ) -> Row:
-        figures = {name: figure(found) for name, found in answers.items()}
+        figures = {name: median(map(figure, runs)) for name, runs in answers.items()}
         return Row(what, figures.pop(_OURS), unit, figures, limit, target)
+
+    def share(found: list[Answer]) -> float:
+        return answers_per_window(found, _WINDOW, _COUNTED_WINDOWS) / allowed
 
     def refused(found: list[Answer], first: float, last: float) -> int:
         return sum(answer.status == 429 and first * _WINDOW <= answer.at < last * _WINDOW for answer in found)
 
+    shares = {name: median(map(share, runs)) for name, runs in answers.items()}
+    is_clean = {name: all(refused(run, 1, _WINDOWS) == 0 for run in runs) for name, runs in answers.items()}
+    best = max((name for name in shares if name != _OURS and is_clean[name]), key=shares.__getitem__, default=None)
+    compared = (
+        Row(
+            "the same share, and the best of those without any 429 after the warm-up",
+            shares[_OURS],
+            "share",
+            {} if best is None else {best: shares[best]},
+            target=None if best is None else Target("ratio", ">=", 1.0),
+        ),
+    )
     return (
         row(
             f"answers of 200 ÷ the {allowed} per window that limit and reserve allow ({_COUNTED_WINDOWS} windows)",
             "share",
-            lambda found: answers_per_window(found, _WINDOW, _COUNTED_WINDOWS) / allowed,
+            share,
             1.0,
-            Target("ratio", ">=", 0.97),
+            Target("ratio", ">=", 0.99),
         ),
+        *compared,
         row(
             f"requests refused with 429 after the warm-up ({_WINDOWS - 1} windows)",
             "answers",
             lambda found: refused(found, 1, _WINDOWS),
             0,
             Target("ours", "=", 0),
+        ),
+        Row(
+            f"requests refused with 429 after the warm-up in any of {_RUNS} runs",
+            sum(refused(run, 1, _WINDOWS) for run in answers[_OURS]),
+            "answers",
+            target=Target("ours", "=", 0),
         ),
         row("requests refused with 429 in the warm-up window", "answers", lambda found: refused(found, 0, 1), 0),
     )

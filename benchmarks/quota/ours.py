@@ -10,6 +10,7 @@ from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.vendors.registry import find_vendor
 
 
 @asynccontextmanager
@@ -26,6 +27,7 @@ async def ours(setup: Setup, transport: httpx.AsyncBaseTransport) -> AsyncGenera
             reserve=setup.reserve,
             default_pause_seconds=setup.window,
         ),
+        dialect=find_vendor("genesys").dialect,
     )
     async with (
         redis.asyncio.Redis.from_url(setup.redis_url.get_secret_value()) as shared,
