@@ -14,7 +14,8 @@ MIN_REMAINING = 3
 MIN_PAUSE_SECONDS = 1.0
 #: Longest pause for a Retry-After. A longer one may be a mistake, so the vendor is tried again after this time.
 MAX_PAUSE_SECONDS = 900.0
-#: Share by which our window is longer than the vendor's, because two clocks may run at different speeds.
+#: Share by which our window is longer than the vendor's, because two clocks may run at different speeds. A clock that is kept right
+#: by NTP is corrected by 0.05 % at most, and a request counts from its answer, which is after the vendor counted it.
 WINDOW_GUARD = 0.002
 #: Longest time in which one request may be answered. Until then it counts as used even if its sender died, since it may still
 #: arrive.
