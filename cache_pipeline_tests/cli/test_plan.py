@@ -62,6 +62,15 @@ def test_query_sends_exactly_what_plan_shows(run_cli, simulator_url):
     assert submits(simulator_url) == submitted
 
 
+def test_plan_says_what_it_costs_of_the_month(run_cli, monkeypatch):
+    assert json.loads(run_cli("plan", "quarters", DAY, "--json"))["month"] is None
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__REPORTDATA__MAIN__MONTHLY_REQUESTS", "1000")
+    planned = json.loads(run_cli("plan", "quarters", DAY, "--json"))
+    assert planned["month"]["share"] == pytest.approx(planned["calls"] / 1000, abs=0.001)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "% of the month's 1,000 requests; 0 of 1,000 are used" in " ".join(run_cli("plan", "quarters", DAY).split())
+
+
 def test_terminal_output_is_a_table(run_cli, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     output = run_cli("plan", "quarters", DAY, "--group-by", "")

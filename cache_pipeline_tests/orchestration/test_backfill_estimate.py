@@ -81,10 +81,13 @@ def test_estimate_includes_minutes_waiting_for_quota(
     bench: Bench, instance: dg.DagsterInstance, servers: pytest.MonkeyPatch
 ) -> None:
     url = str(bench.admin.base_url).rstrip("/")
-    account = '{"base_url": "%s", "login_url": "%s/oauth/token", "rate_limit": 10, "clients": [{"client_id": "alpha", "client_secret": "s"}]}'
+    account = '{"base_url": "%s", "login_url": "%s/oauth/token", "rate_limit": 10, "monthly_requests": 1000, "clients": [{"client_id": "alpha", "client_secret": "s"}]}'
     servers.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", account % (url, url))
     observed = _observed(_estimate(bench, instance, first="2024-01-01", last="2024-04-09"))
     assert observed.metadata["estimated queries"].value == 100
+    assert "% of the month's 1,000 requests; " in observed.description
+    calls, share = (observed.metadata[name].value for name in ("estimated calls", "share of the month's requests"))
+    assert share == pytest.approx(calls / 1000, rel=0.01)
     # Ten requests a minute, minus the share that the backfill lane leaves to the other lanes.
     assert observed.metadata["estimated minutes"].value >= 9
     assert (

@@ -10,7 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.errors import RedisUnavailable
-from cache_pipeline.settings import JobSettings
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.settings import JobSettings, VendorAccount
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
 from cache_pipeline_tests.api.conftest import DAY
 
@@ -171,3 +172,27 @@ def _raising(error):
         raise error
 
     return raises
+
+
+async def test_requests_of_the_month_are_shown_where_they_are_declared(open_api):
+    contract = {"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": "s"}]}
+    accounts = {
+        "reportdata": {
+            "main": VendorAccount.model_validate(contract | {"monthly_requests": 5000, "organisation_rate_limit": 90}),
+            "other": VendorAccount.model_validate(contract),
+        }
+    }
+    async with open_api(accounts=accounts) as api:
+        _, quota = api.query_service.quotas["reportdata/main"]
+        grant = await quota.acquire(Lane.interactive)
+        await quota.settle(grant, remaining=None, retry_after=None, rejected=False, status=200)
+        samples = await scrape(api)
+        shown = (await api.http.get("/v1/quota")).json()
+    assert samples["month_requests_allotted"] == {labels(account="reportdata/main"): 5000}
+    assert samples["month_requests_used"] == {labels(account="reportdata/main"): 1}
+    assert [(each["account"], each["allotted"], each["used"]) for each in shown["months"]] == [
+        ("reportdata/main", 5000, 1)
+    ]
+    assert [(each["account"], each["counts"], each["limit"], each["used"]) for each in shown["limits"]] == [
+        ("reportdata/main", "organisation", 90, 1)
+    ]
