@@ -62,6 +62,8 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
         "api_key",
         "chunk_result",
         "coverage",
+        "entity_name",
+        "lookup",
         "dead_letter",
         "fetch_time",
         "history.queue_hour",
