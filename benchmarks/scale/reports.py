@@ -16,6 +16,8 @@ import yaml
 _PARTITION_LENGTHS = ("hour", "day", "week")
 #: Sensors that check every report in one tick.
 SENSORS = ("incomplete_sensor", "unpublished_sensor", "prefetch_sensor")
+#: It examines fifty reports a tick.
+OPEN = "open_partitions_sensor"
 STALE, SLOWEST = "one tick of every report's stale sensor", "slowest tick of a report's stale sensor"
 LOAD, LOAD_CPU = "load", "processor time of loading"
 
@@ -83,7 +85,7 @@ def main(data: Path) -> None:
                     partition="2024-01-01",
                 )
             )
-        for name in SENSORS:
+        for name in (*SENSORS, OPEN):
             # The first tick also imports, connects and checks every report for the first time.
             tick(name)
             started = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -36,6 +37,8 @@ _BATCH_ROWS = 16 * 1024
 _PAGE_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
 _PARTIAL = ".part"
+_INSTANT_FORMAT = "%Y%m%dT%H%MZ"
+_INTERVAL_IN_NAME = re.compile(r"_(\d{8}T\d{4}Z)_(\d{8}T\d{4}Z)\.parquet$")
 #: Its time is that of the last cleaning.
 _MARKER = ".cleaned"
 _CLEANING_INTERVAL = timedelta(days=1)
@@ -91,7 +94,7 @@ class Staging:
         A key alone does not tell partitions apart: ``2026-01-05`` is a day or a week, in one time zone or another.
         """
         # Some file systems do not allow colons in file names.
-        name = f"{key}_{interval.start:%Y%m%dT%H%MZ}_{interval.end:%Y%m%dT%H%MZ}".replace(":", "")
+        name = f"{key}_{interval.start:{_INSTANT_FORMAT}}_{interval.end:{_INSTANT_FORMAT}}".replace(":", "")
         return self._folder_of(series) / f"{name}.parquet"
 
     def _folder_of(self, series: Series) -> Path:
@@ -146,9 +149,17 @@ class Staging:
             return None
         return replace(partition, rows=Rows.from_source(schema.remove_metadata(), _StagedRows(path, schema, count)))
 
-    def has_any(self, series: Series) -> bool:
-        """Return whether any partition of the series is staged."""
-        return any(self._folder_of(series).glob("*.parquet"))
+    def version(self, series: Series) -> str | None:
+        """Return a text that changes when a partition of the series is staged or deleted; None if none ever was."""
+        try:
+            return str(self._folder_of(series).stat().st_mtime_ns)
+        except OSError:
+            return None
+
+    def stored_intervals(self, series: Series) -> IntervalSet:
+        """Return the intervals of the staged partitions of a series, without opening a file."""
+        names = (_INTERVAL_IN_NAME.search(path.name) for path in self._folder_of(series).glob("*.parquet"))
+        return IntervalSet(Interval(*map(datetime.fromisoformat, name.groups())) for name in names if name)
 
     def stored_keys(self, series: Series, intervals: Mapping[str, Interval]) -> list[str]:
         """Return those keys whose partitions are staged, in the order given, without opening a file."""

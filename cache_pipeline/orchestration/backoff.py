@@ -10,7 +10,8 @@ import dagster as dg
 
 from cache_pipeline.orchestration.partitions import starts_at_tag
 from cache_pipeline.orchestration.run_tags import LAUNCHED_BY_TAG
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.storage.coverage import Coverage
 
 UNFINISHED_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -51,47 +52,49 @@ def is_due(past: PastAttempts, now: datetime) -> bool:
 
 @dataclass(frozen=True)
 class PartitionRun:
-    """One run of a report.
+    """One run of a report that has not finished, or that failed.
 
     Attributes:
         interval: From the start of its first partition to the end of its last.
-        status: Its status.
+        is_unfinished: Whether it has not finished.
         updated_at: When its status changed last.
         launched_by: The sensor that requested it, or "".
     """
 
     interval: Interval
-    status: dg.DagsterRunStatus
+    is_unfinished: bool
     updated_at: datetime
     launched_by: str = ""
 
 
-def past_attempts(runs: Iterable[PartitionRun], partitions: Mapping[str, Interval]) -> dict[str, PastAttempts]:
-    """Return for each partition whether it is being run, and its failures since it last succeeded.
+def past_attempts(
+    runs: Iterable[PartitionRun], partitions: Mapping[str, Interval], coverage: Coverage
+) -> dict[str, PastAttempts]:
+    """Return for each partition whether it is being run, and its failures since it was last fetched.
 
     A range whose first partition always fails must not hold up its other partitions, hence one result for each.
 
     Args:
-        runs: The latest runs of the report, newest first, whatever launched them.
+        runs: The recent runs of the report, whatever launched them.
         partitions: Interval by key.
+        coverage: Coverage of the report; what was fetched after a failure has overcome it.
     """
     ordered = list(runs)
+    if not ordered:
+        return dict.fromkeys(partitions, PastAttempts())
+    unfinished = IntervalSet(run.interval for run in ordered if run.is_unfinished)
+    failures = [
+        (run.updated_at, IntervalSet([run.interval]) - coverage.fetched_since(run.updated_at))
+        for run in ordered
+        if not run.is_unfinished
+    ]
     return {
-        key: _past_attempts([run for run in ordered if run.interval.intersection(span)])
+        key: PastAttempts(
+            bool(unfinished & IntervalSet([span])),
+            tuple(at for at, failed in failures if failed & IntervalSet([span])),
+        )
         for key, span in partitions.items()
     }
-
-
-def _past_attempts(runs: Iterable[PartitionRun]) -> PastAttempts:
-    is_running, failed_at = False, list[datetime]()
-    for run in runs:
-        if run.status is dg.DagsterRunStatus.SUCCESS:
-            break
-        if run.status in UNFINISHED_STATUSES:
-            is_running = True
-        else:
-            failed_at.append(run.updated_at)
-    return PastAttempts(is_running, tuple(failed_at))
 
 
 def read_past_attempts(instance: dg.DagsterInstance, sensor: str, job: str, first: str) -> PastAttempts:

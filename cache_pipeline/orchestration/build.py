@@ -29,7 +29,7 @@ from cache_pipeline.orchestration.published_checks import published_checks
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.schedules import report_schedule
 from cache_pipeline.orchestration.sensors import report_sensors, shared_sensors
-from cache_pipeline.orchestration.shared_coverage import SharedCoverage
+from cache_pipeline.orchestration.shared_state import SharedState
 from cache_pipeline.orchestration.staged_checks import staged_checks
 from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.report import Report
@@ -60,7 +60,7 @@ def _report_definitions(
     declaration: Declaration | None,
     settings: Settings,
     resources: Mapping[str, Any],
-    coverage: SharedCoverage,
+    shared: SharedState,
 ) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
@@ -72,7 +72,7 @@ def _report_definitions(
         asset_checks=checks,
         jobs=[job],
         schedules=[report_schedule(report, partitions, job)],
-        sensors=report_sensors(report, partitions, job, coverage),
+        sensors=report_sensors(report, partitions, job, shared),
     )
 
 
@@ -155,11 +155,11 @@ def build_folder_defs(
         SettingsError: A setting is invalid.
     """
     settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
-    coverage, places = SharedCoverage(reports.values()), declarations or {}
+    shared, places = SharedState(reports.values()), declarations or {}
     with _garbage_collection_disabled():
         return dg.Definitions.merge(
             *(
-                _report_definitions(report, places.get(name), settings, resources, coverage)
+                _report_definitions(report, places.get(name), settings, resources, shared)
                 for name, report in reports.items()
             ),
             dg.Definitions(resources=resources),

@@ -1,4 +1,4 @@
-"""Cursor of the sensor over completeness checks: which reports it may skip because all their partitions had passed."""
+"""Cursor of sensors over all reports: which of them to skip, because nothing has changed since they needed no action."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FULL_SCAN_MINUTES = 60
 
 @dataclass
 class AllPassedCursor:
-    """For each report whose partitions had all passed: the id of its latest check at that time."""
+    """For each report that needed no action: the version of its state at that time, such as the id of its latest check."""
 
     _passed: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -35,15 +35,15 @@ class AllPassedCursor:
         return json.dumps(self._passed)
 
     def mark_passed(self, report: str, latest: str) -> None:
-        """Note that all partitions of a report had passed when ``latest`` was its latest check."""
+        """Note that a report needed no action when ``latest`` was the version of its state."""
         self._passed[report] = latest
 
     def reports_to_examine(self, reports: Mapping[str, T], latest: Mapping[str, str], now: datetime) -> Iterable[T]:
-        """Yield the reports that were checked since, and one in sixty of the others.
+        """Yield the reports whose state has changed since, and one in sixty of the others.
 
         Args:
             reports: The reports by name.
-            latest: Id of each report's latest check; reports that were never checked are absent.
+            latest: Version of each report's state; reports without any are absent.
             now: The current time.
         """
         minute = int(now.timestamp() // 60)

@@ -75,15 +75,9 @@ def find_stale_ranges(
         now: The current time.
         at_most: Maximum number of ranges.
     """
-    runs: list[list[str]] = []
-    for key, interval in stale.items():
-        if runs and stale[runs[-1][-1]].end == interval.start:
-            runs[-1].append(key)
-        else:
-            runs.append([key])
     return [
         PartitionRange(run[0], run[-1], _fetch_state(coverage, (stale[key] for key in run), now))
-        for run in reversed(runs)
+        for run in reversed(_adjacent_runs(stale))
     ][:at_most]
 
 
@@ -120,7 +114,7 @@ def find_correctable_partitions(
 
 
 def find_unpublished_ranges(
-    coverage: Coverage, staged: Mapping[str, Interval], order: list[str], *, at_most: int
+    coverage: Coverage, staged: Mapping[str, Interval], *, at_most: int
 ) -> list[PartitionRange]:
     """Find the partitions that a killed run has staged but not written to history, oldest first.
 
@@ -128,20 +122,19 @@ def find_unpublished_ranges(
 
     Args:
         coverage: Coverage of the series.
-        staged: Interval by key of the partitions that are staged on disk.
-        order: All partition keys, in order.
+        staged: Interval by key of the partitions that are staged on disk, in order.
         at_most: Maximum number of ranges.
     """
     stored = coverage.final | coverage.provisional
-    unpublished = [key for key in order if key in staged and IntervalSet([staged[key]]) - stored]
-    return [PartitionRange(run[0], run[-1], "staged") for run in _adjacent_runs(unpublished, order)][:at_most]
+    unpublished = {key: span for key, span in staged.items() if IntervalSet([span]) - stored}
+    return [PartitionRange(run[0], run[-1], "staged") for run in _adjacent_runs(unpublished)][:at_most]
 
 
-def _adjacent_runs(keys: Iterable[str], order: list[str]) -> list[list[str]]:
-    position = {key: index for index, key in enumerate(order)}
+def _adjacent_runs(partitions: Mapping[str, Interval]) -> list[list[str]]:
+    """Return the keys of partitions that are in order, in runs of which each begins where the one before ends."""
     runs: list[list[str]] = []
-    for key in keys:
-        if runs and position[runs[-1][-1]] + 1 == position[key]:
+    for key, interval in partitions.items():
+        if runs and partitions[runs[-1][-1]].end == interval.start:
             runs[-1].append(key)
         else:
             runs.append([key])

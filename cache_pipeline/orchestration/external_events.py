@@ -13,7 +13,7 @@ import dagster as dg
 
 from cache_pipeline.fetch.write_events import OnStored, RowsStored, ignore_stored
 from cache_pipeline.orchestration.naming import asset_key
-from cache_pipeline.orchestration.partitions import keys_overlapping, partition_intervals, report_partitions
+from cache_pipeline.orchestration.partitions import partitions_overlapping, report_partitions
 from cache_pipeline.query.interval import IntervalSet, format_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
@@ -73,7 +73,7 @@ def build_events(
             "calls": write.calls,
             "watermark": format_instant(write.watermark),
         }
-        for key, span in partition_intervals(partitions, keys_overlapping(partitions, write.interval)).items():
+        for key, span in partitions_overlapping(partitions, write.interval).items():
             event_type = dg.AssetMaterialization if covered.covers(span) else dg.AssetObservation
             events.append(event_type(asset_key("history", report), partition=key, metadata=metadata))
     return events

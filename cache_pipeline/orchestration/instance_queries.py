@@ -1,7 +1,9 @@
 """Queries of Dagster's storage: a report's runs, its completeness checks, and why its partitions failed."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 
 import dagster as dg
 
@@ -21,6 +23,9 @@ from cache_pipeline.query.report import Report
 
 _MAX_EVALUATIONS = 500
 _MAX_RUNS = 100
+_FAILED_STATUSES = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+#: Reading these takes half a second. Where more runs have failed, some partitions are tried once an hour instead.
+_MAX_FAILED_RUNS = 1000
 #: The job of runs that the UI launches from assets, or as a backfill, is Dagster's own.
 _ASSETS_JOB = "__ASSET_JOB"
 
@@ -56,49 +61,63 @@ def latest_completeness_ids(instance: dg.DagsterInstance, reports: Iterable[Repo
     return {checks[key]: f"{record.id}:{record.status.value}" for key, record in latest.items()}
 
 
-def find_runs(
-    instance: dg.DagsterInstance, report: Report, statuses: Collection[dg.DagsterRunStatus]
-) -> list[dg.DagsterRun]:
-    """Find the report's latest runs with the given statuses, newest first, whether of its job or of its assets."""
-    return [record.dagster_run for record in _find_run_records(instance, report, statuses)]
+class RecentRuns:
+    """Runs of all reports that have not finished, or that failed lately; of a report's job or of its assets."""
+
+    def __init__(self, records: Iterable[dg.RunRecord]) -> None:
+        self._by_owner: dict[str | dg.AssetKey, list[dg.RunRecord]] = defaultdict(list)
+        for record in records:
+            run = record.dagster_run
+            for owner in (run.asset_selection or ()) if run.job_name == _ASSETS_JOB else (run.job_name,):
+                self._by_owner[owner].append(record)
+
+    def of_partitions(self, report: Report, partitions: dg.TimeWindowPartitionsDefinition) -> list[PartitionRun]:
+        """Return the runs of a report that cover partitions, with these."""
+        return [
+            PartitionRun(
+                interval,
+                record.dagster_run.status in UNFINISHED_STATUSES,
+                record.update_timestamp.replace(tzinfo=UTC),
+                record.dagster_run.tags.get(LAUNCHED_BY_TAG, ""),
+            )
+            for record in self._of(report)
+            if (interval := interval_of_run(partitions, record.dagster_run.tags)) is not None
+        ]
+
+    def has_unfinished(self, report: Report) -> bool:
+        """Return whether a run of the report has not finished."""
+        return any(record.dagster_run.status in UNFINISHED_STATUSES for record in self._of(report))
+
+    def has_failed(self, report: Report) -> bool:
+        """Return whether a run of the report has failed lately."""
+        return any(record.dagster_run.status in _FAILED_STATUSES for record in self._of(report))
+
+    def _of(self, report: Report) -> Iterable[dg.RunRecord]:
+        return chain.from_iterable(self._by_owner.get(owner, ()) for owner in _owners(report))
 
 
-def _find_run_records(
-    instance: dg.DagsterInstance, report: Report, statuses: Collection[dg.DagsterRunStatus]
-) -> list[dg.RunRecord]:
-    key = asset_key("staged", report)
+def read_recent_runs(instance: dg.DagsterInstance, failed_after: datetime) -> RecentRuns:
+    """Read the runs of all reports in two queries: the unfinished ones, and those that failed after an instant."""
+    unfinished = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED_STATUSES)))
+    failed = dg.RunsFilter(statuses=list(_FAILED_STATUSES), updated_after=failed_after)
+    return RecentRuns([*unfinished, *instance.get_run_records(failed, limit=_MAX_FAILED_RUNS)])
+
+
+def _owners(report: Report) -> tuple[str, dg.AssetKey]:
+    return job_name(report), asset_key("staged", report)
+
+
+def _find_failed_runs(instance: dg.DagsterInstance, report: Report) -> list[dg.DagsterRun]:
+    """Find the report's latest failed runs, newest first, whether of its job or of its assets."""
+    job, staged = _owners(report)
     found: dict[str, dg.RunRecord] = {}
-    for name in (job_name(report), _ASSETS_JOB):
-        filters = dg.RunsFilter(job_name=name, statuses=list(statuses) or None)
+    for name in (job, _ASSETS_JOB):
+        filters = dg.RunsFilter(job_name=name, statuses=list(_FAILED_STATUSES))
         for record in instance.get_run_records(filters, limit=_MAX_RUNS):
             run = record.dagster_run
-            if name != _ASSETS_JOB or key in (run.asset_selection or ()):
+            if name != _ASSETS_JOB or staged in (run.asset_selection or ()):
                 found[run.run_id] = record
-    return sorted(found.values(), key=lambda each: each.create_timestamp, reverse=True)
-
-
-def find_partition_runs(
-    instance: dg.DagsterInstance,
-    report: Report,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    statuses: Collection[dg.DagsterRunStatus] = (),
-) -> list[PartitionRun]:
-    """Find the report's latest runs, of any status or the given ones, newest first, with the partitions they cover."""
-    return [
-        PartitionRun(
-            interval,
-            record.dagster_run.status,
-            record.update_timestamp.replace(tzinfo=UTC),
-            record.dagster_run.tags.get(LAUNCHED_BY_TAG, ""),
-        )
-        for record in _find_run_records(instance, report, statuses)
-        if (interval := interval_of_run(partitions, record.dagster_run.tags)) is not None
-    ]
-
-
-def has_unfinished_run(instance: dg.DagsterInstance, report: Report) -> bool:
-    """Return whether a run of the report has not finished."""
-    return bool(find_runs(instance, report, UNFINISHED_STATUSES))
+    return [each.dagster_run for each in sorted(found.values(), key=lambda each: each.create_timestamp, reverse=True)]
 
 
 def find_failed_partitions(
@@ -113,7 +132,7 @@ def find_failed_partitions(
     if not failed:
         return {}
     found: dict[str, PartitionProblem] = {}
-    for run in find_runs(instance, report, (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)):
+    for run in _find_failed_runs(instance, report):
         for key, reason in _failure_reasons(instance, partitions, run).items():
             if key in failed:
                 # Runs come newest first, so the first reason is the latest.

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import dagster as dg
 
-from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES
 from cache_pipeline.orchestration.decisions import find_incomplete_partitions
 from cache_pipeline.orchestration.instance_queries import (
+    RecentRuns,
     completeness_evaluations,
     find_failed_partitions,
-    find_partition_runs,
+    read_recent_runs,
 )
 from cache_pipeline.orchestration.naming import OPEN_PARTITIONS_CHECK, asset_key
 from cache_pipeline.orchestration.open_partitions import (
@@ -25,9 +25,9 @@ from cache_pipeline.orchestration.open_partitions import (
 from cache_pipeline.orchestration.partitions import (
     DeclaredReports,
     final_span,
-    keys_overlapping,
-    keys_within,
-    partition_intervals,
+    newest_partitions,
+    partitions_overlapping,
+    partitions_within,
 )
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -39,7 +39,9 @@ OPEN_PARTITIONS_SENSOR = "open_partitions_sensor"
 #: The newest partitions, whose runs and checks are looked at.
 _MAX_PARTITIONS = 400
 _INSTANT = timedelta(microseconds=1)
-_MAX_REPORTS_PER_TICK = 50
+_MAX_REPORTS_PER_TICK = 20
+#: Older failures are reported as missing partitions.
+_FAILURE_MEMORY = timedelta(days=100)
 _EMPTY_DIGEST = compute_digest([])
 
 
@@ -49,14 +51,16 @@ def load_open_partitions(
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
     coverage: Coverage,
+    runs: RecentRuns,
 ) -> list[OpenPartition]:
     """Find the open partitions: the missing ones since the first partition, and the others among the newest.
 
     A partition is missing if it could have been final for as long as its figures may be old, so that there was time to fetch it.
     """
     now = engine.now()
-    newest = final_span(report, partitions, now, at_most=_MAX_PARTITIONS)
-    spans = partition_intervals(partitions, keys_within(partitions, Interval(newest.start, now))) if newest else {}
+    final = final_span(report, partitions, now)
+    newest = Interval(newest_partitions(report, final, _MAX_PARTITIONS).start, now) if final else None
+    spans = partitions_within(partitions, newest) if newest else {}
     series = engine.tenant_series(report)
     stored = coverage.final | coverage.provisional
     evaluations = list(completeness_evaluations(instance, report))
@@ -65,13 +69,13 @@ def load_open_partitions(
         each.key: PartitionProblem(reasons[each.key], each.attempts + 1)
         for each in find_incomplete_partitions(evaluations)
     }
-    failed = find_failed_partitions(instance, report, partitions, spans)
+    failed = find_failed_partitions(instance, report, partitions, spans) if runs.has_failed(report) else {}
     unpublished = [key for key in engine.staging().stored_keys(series, spans) if IntervalSet([spans[key]]) - stored]
     due = final_span(report, partitions, now - report_freshness(report))
     known = {*incomplete, *failed, *unpublished} & set(spans)
     explained = IntervalSet(
         [
-            *(run.interval for run in find_partition_runs(instance, report, partitions, UNFINISHED_STATUSES)),
+            *(run.interval for run in runs.of_partitions(report, partitions) if run.is_unfinished),
             *(spans[key] for key in known),
         ]
     )
@@ -92,9 +96,8 @@ def _missing_stretches(
     stretches: list[OpenPartition] = []
     for part in list(missing)[-MAX_ROWS:]:
         ends = [Interval(part.start, part.start + _INSTANT), Interval(part.end - _INSTANT, part.end)]
-        first, last = (keys_overlapping(partitions, end)[0] for end in ends)
-        spans = partition_intervals(partitions, [first, last])
-        count = round((spans[last].end - spans[first].start) / report.partition.step.nominal_length)
+        (first, start), (last, end) = (next(iter(partitions_overlapping(partitions, each).items())) for each in ends)
+        count = round((end.end - start.start) / report.partition.step.nominal_length)
         stretches.append(missing_entry(first, last, count))
     return stretches
 
@@ -115,7 +118,8 @@ def evaluate_open_partitions(
     key = asset_key("history", report)
     with engine.history() as history:
         coverage = history.coverage(engine.tenant_series(report))
-    found = load_open_partitions(context.instance, engine, report, partitions, coverage)
+    runs = read_recent_runs(context.instance, engine.now() - _FAILURE_MEMORY)
+    found = load_open_partitions(context.instance, engine, report, partitions, coverage, runs)
     evaluation = build_evaluation(key, OPEN_PARTITIONS_CHECK, found)
     return dg.AssetCheckResult(
         asset_key=key,
@@ -128,11 +132,11 @@ def evaluate_open_partitions(
 
 
 def open_partitions_sensor(declared: DeclaredReports) -> dg.SensorDefinition:
-    """Return the sensor that updates the check where open partitions have changed; fifty reports a tick, in turn."""
+    """Return the sensor that updates the check where open partitions have changed; twenty reports a tick, in turn."""
 
     @dg.sensor(
         name=OPEN_PARTITIONS_SENSOR,
-        minimum_interval_seconds=300,
+        minimum_interval_seconds=60,
         description=f"Updates the check {OPEN_PARTITIONS_CHECK}, which lists failed, incomplete, unpublished, "
         "missing and provisional partitions; launches no runs",
     )
@@ -143,10 +147,11 @@ def open_partitions_sensor(declared: DeclaredReports) -> dg.SensorDefinition:
         series = {name: cache_pipeline__engine.tenant_series(declared[name][0]) for name in names}
         with cache_pipeline__engine.history() as history:
             coverages = history.coverages(list(series.values()))
+        runs = read_recent_runs(context.instance, cache_pipeline__engine.now() - _FAILURE_MEMORY)
         for name in names:
             report, partitions = declared[name]
             found = load_open_partitions(
-                context.instance, cache_pipeline__engine, report, partitions, coverages[series[name].id]
+                context.instance, cache_pipeline__engine, report, partitions, coverages[series[name].id], runs
             )
             if cursor.digests.get(name, _EMPTY_DIGEST) != compute_digest(found):
                 changed.append(build_evaluation(asset_key("history", report), OPEN_PARTITIONS_CHECK, found))

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from cache_pipeline.bootstrap import refetch_window, utc_now
-from cache_pipeline.orchestration.backoff import UNFINISHED_STATUSES, is_due, past_attempts, read_past_attempts
+from cache_pipeline.orchestration.backoff import is_due, past_attempts, read_past_attempts
 from cache_pipeline.orchestration.cursors import AllPassedCursor
 from cache_pipeline.orchestration.decisions import (
     PartitionRange,
@@ -33,27 +33,27 @@ from cache_pipeline.orchestration.decisions import (
 )
 from cache_pipeline.orchestration.instance_queries import (
     completeness_evaluations,
-    find_partition_runs,
-    has_unfinished_run,
     latest_completeness_ids,
+    read_recent_runs,
 )
 from cache_pipeline.orchestration.naming import job_name, staged_op_name
 from cache_pipeline.orchestration.partitions import (
     DeclaredReports,
     final_span,
-    keys_overlapping,
-    keys_within,
-    partition_intervals,
+    newest_partitions,
+    partitions_overlapping,
+    partitions_within,
     range_tags,
 )
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.orchestration.run_tags import LANE_TAG, LAUNCHED_BY_TAG, MISSED_REQUESTS_TAG, RETRY_ATTEMPT_TAG
-from cache_pipeline.orchestration.shared_coverage import SharedCoverage
+from cache_pipeline.orchestration.shared_state import SharedState
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.base import Demand
+from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, PREFETCH_SENSOR = "incomplete_sensor", "unpublished_sensor", "prefetch_sensor"
@@ -72,12 +72,12 @@ def report_sensors(
     report: Report,
     partitions: dg.TimeWindowPartitionsDefinition,
     job: dg.JobDefinition,
-    coverage: SharedCoverage,
+    shared: SharedState,
 ) -> list[dg.SensorDefinition]:
     """Return the sensors of one report: stale partitions and, if it has a refetch window, corrected ones."""
-    sensors = [_stale_sensor(report, partitions, job, coverage)]
+    sensors = [_stale_sensor(report, partitions, job, shared)]
     if window := refetch_window(report):
-        sensors.append(_refetch_sensor(report, partitions, job, window))
+        sensors.append(_refetch_sensor(report, partitions, job, window, shared))
     return sensors
 
 
@@ -87,7 +87,7 @@ def shared_sensors(declared: DeclaredReports, jobs: Sequence[Any]) -> list[dg.Se
 
 
 def _stale_sensor(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition, shared: SharedCoverage
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition, shared: SharedState
 ) -> dg.SensorDefinition:
     name, rule = f"{report.name}_stale_sensor", FreshnessRule.of(report)
 
@@ -100,16 +100,17 @@ def _stale_sensor(
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
         now = cache_pipeline__engine.now()
         whole = final_span(report, partitions, now)
-        recent = final_span(report, partitions, now, at_most=MAX_STALE_PARTITIONS)
-        if whole is None or recent is None:
+        if whole is None:
             yield dg.SkipReason("no partition can be final yet")
             return
-        coverage = shared.of(report, cache_pipeline__engine, now)
+        recent = newest_partitions(report, whole, MAX_STALE_PARTITIONS)
+        coverage = shared.coverage(report, cache_pipeline__engine, now)
         stale = _partitions_overlapping(partitions, find_stale_time(coverage, whole, recent, now, rule))
         if not stale:
             yield dg.SkipReason("all partitions are complete or fresh")
             return
-        past = past_attempts(find_partition_runs(context.instance, report, partitions), stale)
+        runs = shared.runs(context.instance, now).of_partitions(report, partitions)
+        past = past_attempts(runs, stale, coverage)
         due = {key: span for key, span in stale.items() if is_due(past[key], now)}
         if not due:
             yield dg.SkipReason(f"{len(stale)} partitions are being fetched, or wait after a failure")
@@ -123,12 +124,15 @@ def _stale_sensor(
 def _partitions_overlapping(
     partitions: dg.TimeWindowPartitionsDefinition, intervals: IntervalSet
 ) -> dict[str, Interval]:
-    keys = dict.fromkeys(key for part in intervals for key in keys_overlapping(partitions, part))
-    return partition_intervals(partitions, keys)
+    return {key: span for part in intervals for key, span in partitions_overlapping(partitions, part).items()}
 
 
 def _refetch_sensor(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition, window: timedelta
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    job: dg.JobDefinition,
+    window: timedelta,
+    shared: SharedState,
 ) -> dg.SensorDefinition:
     name = f"{report.name}_refetch_sensor"
 
@@ -144,15 +148,20 @@ def _refetch_sensor(
         if context.cursor == today:
             yield dg.SkipReason("the partitions of the window have been fetched again today")
             return
-        due, attempts = _find_corrected(context.instance, cache_pipeline__engine, report, partitions, window, name)
-        if due is None:
+        corrected, coverage = _find_corrected(cache_pipeline__engine, report, partitions, window)
+        if not corrected:
             context.update_cursor(today)
             yield dg.SkipReason("no partition of the window needs to be fetched again today")
-        elif not due:
+            return
+        runs = shared.runs(context.instance, now).of_partitions(report, partitions)
+        past = past_attempts((run for run in runs if run.is_unfinished or run.launched_by == name), corrected, coverage)
+        due = [key for key in corrected if is_due(past[key], now)]
+        if not due:
             yield dg.SkipReason("the window is being fetched, or waits after a failure")
-        else:
-            key = f"{report.name}:refetch:{due[0]}:{due[-1]}:{today}:{attempts}"
-            yield _run_request(report, name, (due[0], due[-1]), key, lane=Lane.backfill, config={"refetch": True})
+            return
+        failures = max(len(past[key].failed_at) for key in corrected)
+        key = f"{report.name}:refetch:{due[0]}:{due[-1]}:{today}:{failures}"
+        yield _run_request(report, name, (due[0], due[-1]), key, lane=Lane.backfill, config={"refetch": True})
 
     return sensor
 
@@ -165,32 +174,21 @@ def local_days(now: datetime, window: timedelta, zone: ZoneInfo) -> Interval:
 
 
 def _find_corrected(
-    instance: dg.DagsterInstance,
-    engine: EngineResource,
-    report: Report,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    window: timedelta,
-    sensor: str,
-) -> tuple[list[str] | None, int]:
-    """Return the partitions to refetch now, and how often that failed; None if none has to be fetched again today."""
+    engine: EngineResource, report: Report, partitions: dg.TimeWindowPartitionsDefinition, window: timedelta
+) -> tuple[Mapping[str, Interval], Coverage]:
+    """Return the partitions to fetch once more today, and the coverage of the time around them."""
     now = engine.now()
     whole, touched = final_span(report, partitions, now), local_days(now, window, report.zone)
-    recent = final_span(report, partitions, touched.start, at_most=MAX_STALE_PARTITIONS) or touched
-    touched = whole.intersection(Interval(recent.start, touched.end)) if whole else None
+    before = final_span(report, partitions, touched.start)
+    start = newest_partitions(report, before, MAX_STALE_PARTITIONS).start if before else touched.start
+    touched = whole.intersection(Interval(start, touched.end)) if whole else None
     if touched is None:
-        return None, 0
-    in_window = _partitions_overlapping(partitions, IntervalSet([touched]))
+        return {}, Coverage()
+    in_window = partitions_overlapping(partitions, touched)
     with engine.history() as history:
         around = Interval(min(each.start for each in in_window.values()), max(each.end for each in in_window.values()))
         coverage = history.coverage(engine.tenant_series(report), around)
-    corrected = find_correctable_partitions(coverage, in_window, now, window, report.zone)
-    if not corrected:
-        return None, 0
-    runs = find_partition_runs(instance, report, partitions)
-    relevant = [run for run in runs if run.launched_by == sensor or run.status in UNFINISHED_STATUSES]
-    past = past_attempts(relevant, corrected)
-    due = [key for key in corrected if is_due(past[key], now)]
-    return due, max(len(past[key].failed_at) for key in corrected)
+    return find_correctable_partitions(coverage, in_window, now, window, report.zone), coverage
 
 
 def _incomplete_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.SensorDefinition:
@@ -257,13 +255,21 @@ def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Se
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
         now, requested = cache_pipeline__engine.now(), 0
-        for report, ranges in _find_unpublished(context.instance, declared, cache_pipeline__engine):
+        staging, series = cache_pipeline__engine.staging(), cache_pipeline__engine.tenant_series
+        versions = {name: staging.version(series(report)) for name, (report, _) in declared.items()}
+        latest = {name: version for name, version in versions.items() if version is not None}
+        cursor = AllPassedCursor.parse(context.cursor)
+        examined = list(cursor.reports_to_examine(declared, latest, now))
+        for report, ranges in _find_unpublished(context.instance, examined, cache_pipeline__engine):
+            if not ranges:
+                cursor.mark_passed(report.name, latest[report.name])
             for found in ranges:
                 past = read_past_attempts(context.instance, UNPUBLISHED_SENSOR, job_name(report), found.first)
                 if requested < _MAX_RUNS_PER_TICK and is_due(past, now):
                     requested += 1
                     key = f"{report.name}:{found.first}:{found.last}:{found.state}@{now:%Y-%m-%dT%H}"
                     yield _run_request(report, UNPUBLISHED_SENSOR, (found.first, found.last), key)
+        context.update_cursor(cursor.serialize())
         if not requested:
             yield dg.SkipReason("all staged partitions are published or being published")
 
@@ -271,23 +277,26 @@ def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.Se
 
 
 def _find_unpublished(
-    instance: dg.DagsterInstance, declared: DeclaredReports, engine: EngineResource
+    instance: dg.DagsterInstance,
+    examined: Sequence[tuple[Report, dg.TimeWindowPartitionsDefinition]],
+    engine: EngineResource,
 ) -> list[tuple[Report, list[PartitionRange]]]:
-    staging, now = engine.staging(), engine.now()
-    found: list[tuple[Report, list[PartitionRange]]] = []
+    """Return what is staged and not in history of each report, apart from those that have an unfinished run."""
+    if not examined:
+        return []
+    # Before coverage is read: an unfinished run publishes its own files.
+    runs, staging = read_recent_runs(instance, engine.now()), engine.staging()
+    idle = [(report, partitions) for report, partitions in examined if not runs.has_unfinished(report)]
     with engine.history() as history:
-        for report, partitions in declared.values():
-            series = engine.tenant_series(report)
-            # An unfinished run publishes its own files.
-            if not staging.has_any(series) or has_unfinished_run(instance, report):
-                continue
-            order = keys_within(partitions, Interval(now - _LOOKBACK, now))
-            intervals = partition_intervals(partitions, order)
-            if staged_keys := staging.stored_keys(series, intervals):
-                staged = {key: intervals[key] for key in staged_keys}
-                coverage = history.coverage(series)
-                ranges = find_unpublished_ranges(coverage, staged, order, at_most=_MAX_RUNS_PER_TICK)
-                found.append((report, ranges))
+        coverages = history.coverages([engine.tenant_series(report) for report, _ in idle])
+    found: list[tuple[Report, list[PartitionRange]]] = []
+    for report, partitions in idle:
+        series = engine.tenant_series(report)
+        coverage = coverages[series.id]
+        unpublished = staging.stored_intervals(series) - coverage.final - coverage.provisional
+        spans = _partitions_overlapping(partitions, unpublished)
+        staged = {key: spans[key] for key in staging.stored_keys(series, spans)}
+        found.append((report, find_unpublished_ranges(coverage, staged, at_most=_MAX_RUNS_PER_TICK)))
     return found
 
 
@@ -335,7 +344,7 @@ def _find_candidates(
     found: list[PrefetchCandidate] = []
     with engine.history() as history:
         for report, partitions in prefetched:
-            recent = partition_intervals(partitions, keys_within(partitions, Interval(now - _LOOKBACK, now)))
+            recent = partitions_within(partitions, Interval(now - _LOOKBACK, now))
             coverage = history.coverage(engine.tenant_series(report))
             found += find_prefetch_candidates(report, demands, recent, coverage, at_most=_MAX_RUNS_PER_TICK)
     return sorted(found, key=lambda each: -each.missed)

@@ -113,11 +113,11 @@ def next_boundary(boundary: datetime, step: Step, zone: ZoneInfo) -> datetime:
 def cut_at_boundaries(interval: Interval, step: Step, zone: ZoneInfo) -> list[Interval]:
     """Cut an interval at the boundaries of ``step``. The first and the last part may be shorter than a step."""
     parts: list[Interval] = []
-    start = interval.start
+    start, boundary = interval.start, floor_to_step(interval.start, step, zone)
     while start < interval.end:
-        end = min(next_boundary(floor_to_step(start, step, zone), step, zone), interval.end)
-        parts.append(Interval(start, end))
-        start = end
+        boundary = next_boundary(boundary, step, zone)
+        parts.append(Interval(start, min(boundary, interval.end)))
+        start = boundary
     return parts
 
 

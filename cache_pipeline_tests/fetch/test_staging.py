@@ -145,6 +145,19 @@ def test_partition_staged_for_another_interval_is_absent(tmp_path: Path):
     assert staging.stored_keys(SERIES, {PARTITION.key: PARTITION.interval}) == [PARTITION.key]
 
 
+def test_intervals_and_version_follow_the_staged_files(tmp_path: Path):
+    staging = Staging(tmp_path)
+    assert (staging.version(SERIES), staging.stored_intervals(SERIES)) == (None, IntervalSet())
+    path = staging.write(SERIES, PARTITION)
+    before = staging.version(SERIES)
+    (path.parent / "note.parquet").touch()
+    assert staging.stored_intervals(SERIES) == IntervalSet([PARTITION.interval])
+    assert before is not None
+    assert staging.version(SERIES) != before
+    path.unlink()
+    assert not staging.stored_intervals(SERIES)
+
+
 def test_file_under_another_name_is_absent(tmp_path: Path):
     """The file itself says what it holds; its path alone is not trusted."""
     staging = Staging(tmp_path)
@@ -165,7 +178,7 @@ def test_partition_fetched_for_another_series_is_refused(tmp_path: Path):
     filtered = Series(REPORT.model_copy(update={"metrics": ("answered",)}))
     with pytest.raises(SeriesMismatch, match="was fetched with another declaration"):
         staging.write(filtered, again)
-    assert not staging.has_any(filtered)
+    assert staging.version(filtered) is None
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "half", "no metadata", "old format"])

@@ -15,7 +15,8 @@ from cache_pipeline.orchestration.backoff import (
     read_past_attempts,
 )
 from cache_pipeline.orchestration.partitions import range_tags
-from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -47,23 +48,29 @@ HOURS = {
 }
 
 
-def _run(first: str, last: str, status: dg.DagsterRunStatus, hours_ago: int) -> PartitionRun:
-    return PartitionRun(Interval(HOURS[first].start, HOURS[last].end), status, NOW - timedelta(hours=hours_ago))
+def _span(first: str, last: str) -> Interval:
+    return Interval(HOURS[first].start, HOURS[last].end)
 
 
 def test_each_partition_has_its_own_attempts() -> None:
     """A partition that always fails does not hold up those that were once in a range with it."""
-    found = past_attempts(
-        [
-            _run("h3", "h3", dg.DagsterRunStatus.STARTED, 0),
-            _run("h0", "h1", dg.DagsterRunStatus.FAILURE, 1),
-            _run("h1", "h3", dg.DagsterRunStatus.SUCCESS, 2),
-            _run("h0", "h2", dg.DagsterRunStatus.CANCELED, 3),
-        ],
-        HOURS,
-    )
+    runs = [
+        PartitionRun(_span("h3", "h3"), is_unfinished=True, updated_at=NOW),
+        PartitionRun(_span("h0", "h1"), is_unfinished=False, updated_at=NOW - timedelta(hours=1)),
+        PartitionRun(_span("h0", "h2"), is_unfinished=False, updated_at=NOW - timedelta(hours=3)),
+    ]
+    fetched = FetchTime(IntervalSet([_span("h1", "h2")]), NOW - timedelta(hours=2))
+    found = past_attempts(runs, HOURS, Coverage(provisional=fetched.intervals, fetch_times=(fetched,)))
     assert {key: len(past.failed_at) for key, past in found.items()} == {"h0": 2, "h1": 1, "h2": 0, "h3": 0}
     assert [key for key, past in found.items() if past.is_running] == ["h3"]
+
+
+def test_partition_that_was_fetched_in_part_since_still_waits() -> None:
+    half = Interval(HOURS["h0"].start, HOURS["h0"].start + timedelta(minutes=30))
+    fetched = FetchTime(IntervalSet([half]), NOW)
+    failed = PartitionRun(HOURS["h0"], is_unfinished=False, updated_at=NOW - timedelta(hours=1))
+    found = past_attempts([failed], HOURS, Coverage(provisional=fetched.intervals, fetch_times=(fetched,)))
+    assert found["h0"].failed_at == (failed.updated_at,)
 
 
 def test_past_attempts_are_kept_apart_by_sensor_and_range(instance: dg.DagsterInstance) -> None:

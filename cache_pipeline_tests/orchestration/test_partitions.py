@@ -13,6 +13,8 @@ from cache_pipeline.orchestration.partitions import (
     keys_of_run,
     keys_within,
     partition_intervals,
+    partitions_overlapping,
+    partitions_within,
     range_tags,
     report_partitions,
 )
@@ -180,3 +182,25 @@ def test_partitions_have_no_gaps_or_overlaps(zone: str, cadence: str, first: dat
     assert all(earlier.end == later.start for earlier, later in pairwise(found))
     if cadence != "week":
         assert (found[0].start, found[-1].end) == (span.start, span.end)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    zone=st.sampled_from([*ZONES, "America/Sao_Paulo", "America/Havana", "Asia/Beirut"]),
+    cadence=st.sampled_from(["hour", "day", "week"]),
+    start=st.datetimes(datetime(2016, 1, 2), datetime(2025, 12, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - the strategy adds the zone
+    hours=st.integers(1, 400),
+)
+def test_our_calendar_agrees_with_dagsters(zone: str, cadence: str, start: datetime, hours: int) -> None:
+    """Both have the same keys for the same intervals, also where the clocks change at midnight."""
+    report = Report.model_validate(declaration(start="2016-01-01", time_zone=zone, partition=cadence))
+    partitions, interval = report_partitions(report), Interval(start, start + timedelta(hours=hours))
+    found = partitions_overlapping(partitions, interval)
+    assert found == partition_intervals(partitions, found)
+    assert all(earlier.end == later.start for earlier, later in pairwise(found.values()))
+    if found:
+        first, *_, last = [*found.values(), list(found.values())[-1]]
+        whole = Interval(first.start, last.end)
+        assert whole.contains(interval) or cadence == "week"
+        assert list(found) == keys_within(partitions, whole)
+    assert list(partitions_within(partitions, interval)) == keys_within(partitions, interval)

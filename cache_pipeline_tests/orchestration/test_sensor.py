@@ -4,6 +4,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import dagster as dg
 import psycopg
@@ -164,21 +165,29 @@ def _engine_at(instant: datetime) -> EngineResource:
     return EngineAtInstant()
 
 
-def test_ticks_of_many_reports_read_coverage_once(
+def _count_connections(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    opened = Mock(wraps=open_history)
+    monkeypatch.setattr(resources, "open_history", opened)
+    return opened
+
+
+def test_ticks_of_many_reports_read_coverage_and_runs_once(
     servers: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_bench(servers, tmp_path, declaration(start="2026-06-01")) as bench:
         names = [f"calls_{number}" for number in range(5)]
         defs = build_defs(reports={name: bench.report.model_copy(update={"name": name}) for name in names})
-        opened: list[str] = []
-        monkeypatch.setattr(resources, "open_history", lambda url: opened.append(url) or open_history(url))
+        opened, queries = _count_connections(monkeypatch), Mock(wraps=instance.get_run_records)
+        monkeypatch.setattr(instance, "get_run_records", queries)
         for name in names:
             sensor = defs.resolve_sensor_def(f"{name}_stale_sensor")
             with dg.build_sensor_context(
                 instance=instance, resources={"cache_pipeline__engine": EngineResource()}
             ) as context:
                 assert sensor.evaluate_tick(context).run_requests
-        assert len(opened) == 1
+        assert (opened.call_count, queries.call_count) == (1, 2), (
+            "one query for unfinished runs, and one for those that failed"
+        )
 
 
 def test_refetch_window_is_refetched_once_a_local_day(recent_bench: Bench, instance: dg.DagsterInstance) -> None:
@@ -255,9 +264,10 @@ def test_report_without_refetch_window_has_no_refetch_sensor(servers: pytest.Mon
     assert not [name for name in names if name.endswith("_refetch_sensor")]
 
 
-def _unpublished(bench: Bench, instance: dg.DagsterInstance) -> SensorExecutionData:
+def _unpublished(bench: Bench, instance: dg.DagsterInstance, cursor: str | None = None) -> SensorExecutionData:
     sensor = bench.definitions().resolve_sensor_def("unpublished_sensor")
-    with dg.build_sensor_context(instance=instance, resources={"cache_pipeline__engine": EngineResource()}) as context:
+    resource = {"cache_pipeline__engine": EngineResource()}
+    with dg.build_sensor_context(instance=instance, resources=resource, cursor=cursor) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -286,6 +296,19 @@ def test_staged_partitions_are_published_without_queries(
     published = _unpublished(bench, instance)
     assert not published.run_requests
     assert published.skip_message == "all staged partitions are published or being published"
+
+
+def test_unchanged_staged_files_are_examined_once(
+    bench: Bench, instance: dg.DagsterInstance, staged_days: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.run(instance, staged_days[0], staged_days[-1]).success
+    cursor = _unpublished(bench, instance).cursor
+    opened = _count_connections(monkeypatch)
+    assert _unpublished(bench, instance, cursor).cursor == cursor
+    assert opened.call_count == 0
+    (bench.data / "staged" / "calls_hour" / bench.series.id / "another.part").touch()
+    _unpublished(bench, instance, cursor)
+    assert opened.call_count == 1
 
 
 @pytest.mark.parametrize("from_assets", [False, True])

@@ -194,9 +194,9 @@ def test_unpublished_ranges_are_oldest_first_and_bounded() -> None:
     hours = _hours(8)
     coverage = Coverage(final=IntervalSet([hours["h2"]]), provisional=IntervalSet([hours["h5"]]))
     staged = {key: span for key, span in hours.items() if key != "h7"}
-    found = find_unpublished_ranges(coverage, staged, list(hours), at_most=2)
+    found = find_unpublished_ranges(coverage, staged, at_most=2)
     assert [(each.first, each.last) for each in found] == [("h0", "h1"), ("h3", "h4")]
-    assert find_unpublished_ranges(coverage, {}, list(hours), at_most=2) == []
+    assert find_unpublished_ranges(coverage, {}, at_most=2) == []
 
 
 def _hours(number: int) -> dict[str, Interval]:
