@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import pytest
 import yaml
 
+from cache_pipeline_tests.orchestration.user_interface import Ui, free_port, running
 from cache_pipeline_tests.orchestration.workbench import LAYERS, Bench, declaration, materialized, write_reports
 
 PROJECT = Path(__file__).parents[2]
@@ -110,21 +112,36 @@ def _component(folder: Path, kind: str, attributes: dict[str, object]) -> Path:
     return folder
 
 
-def test_new_project_loads_lists_and_materialises_both_folders(new_project: Path) -> None:
+REPORTS = ("calls_hour", "chats_hour")
+
+
+def test_new_project_loads_lists_and_launches(new_project: Path) -> None:
     sources = [new_project / "src", PROJECT]
     _run(new_project, "dg", "check", "defs", sources=sources)
     listed = json.loads(_run(new_project, "dg", "list", "defs", "--json", sources=sources))
-    reports = ("calls_hour", "chats_hour")
     assert {each["asset_key"] for each in listed["assets"]} == {
         "own",
-        *(f"{name}/{layer}" for name in reports for layer in LAYERS),
+        *(f"{name}/{layer}" for name in REPORTS for layer in LAYERS),
     }
     assert "open_partitions_sensor" in {each["name"] for each in listed["sensors"]}
     _run(new_project, "dg", "launch", "--assets", "own", sources=sources)
-    for name in reports:
-        _run(new_project, "dg", "launch", "--job", f"{name}_job", "--partition", DAY, sources=sources)
+    _run(new_project, "dg", "launch", "--job", "chats_hour_job", "--partition", DAY, sources=sources)
     with dg.DagsterInstance.get() as instance:
         assert instance.get_latest_materialization_event(dg.AssetKey("own"))
-        for name in reports:
-            for layer in LAYERS:
-                assert materialized(instance, dg.AssetKey([name, layer])) == {DAY}
+        for layer in LAYERS:
+            assert materialized(instance, dg.AssetKey(["chats_hour", layer])) == {DAY}
+
+
+def test_new_project_materialises_both_folders_in_the_ui(
+    new_project: Path, home: Path, servers: pytest.MonkeyPatch
+) -> None:
+    servers.setenv("PYTHONPATH", os.pathsep.join(map(str, [new_project / "src", PROJECT])))
+    port, log = free_port(), home / "dagster.log"
+    # The daemon looks for backfills when it starts, and then every thirty seconds.
+    dev = ("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-m", "centre.definitions")
+    with running(log, *dev, folder=new_project), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        ui = Ui(http, log)
+        ui.wait("the project is loaded", ui.is_up)
+        assert ui.ended_runs(ui.backfill(REPORTS, [DAY])) == ["SUCCESS"]
+        materialised = {f"{name}/{layer}": True for name in REPORTS for layer in LAYERS}
+        assert ui.assets() == {"own": False, **materialised}
