@@ -171,7 +171,8 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
     # Imported here, because Alembic and SQLAlchemy take a third of a second to import and only migrations need them.
     from cache_pipeline.storage.postgres.migrate import migrate
 
-    migrate(settings.required_postgres_url(), [(report, report_columns(report)) for report in reports.values()])
+    declared = [(report, report_columns(report)) for report in reports.values()]
+    migrate(settings.required_postgres_url(), declared, settings.tenant)
 
 
 def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
@@ -185,9 +186,8 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
     """
     from cache_pipeline.storage.postgres.migrate import pending_changes
 
-    return pending_changes(
-        settings.required_postgres_url(), [(each, report_columns(each)) for each in reports.values()]
-    )
+    declared = [(report, report_columns(report)) for report in reports.values()]
+    return pending_changes(settings.required_postgres_url(), declared, settings.tenant)
 
 
 def open_edge_tier(settings: Settings) -> EdgeTier:

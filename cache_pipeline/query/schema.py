@@ -76,9 +76,14 @@ def to_snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-#: Columns that every table has in addition to its report's: our own, and PostgreSQL's system columns.
+#: The column of a view that says whether a row is final.
+FINAL_COLUMN = "is_final"
+#: Ends the names of a view's columns that show an instant on the clocks of the report's time zone.
+LOCAL_SUFFIX = "_local"
+#: Columns that every table or view has in addition to its report's: our own, and PostgreSQL's system columns.
 _RESERVED_NAMES = frozenset(
-    {"series", "interval_start", "interval_end", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+    {"series", FINAL_COLUMN, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+    | {f"{name}{suffix}" for name in ("interval_start", "interval_end") for suffix in ("", LOCAL_SUFFIX)}
 )
 #: PostgreSQL silently truncates longer names.
 _MAX_NAME_BYTES = 63
@@ -89,13 +94,17 @@ def find_invalid_names(columns: Iterable[Column]) -> Iterator[tuple[Column, str]
     seen: set[str] = set(_RESERVED_NAMES)
     for column in columns:
         name = column.name
+        names = {name, f"{name}{LOCAL_SUFFIX}"} if column.kind is ColumnKind.instant else {name}
         if not name or not name.isprintable():
             yield column, f"{name!r} cannot be a column name: it is empty or has unprintable characters"
-        elif len(name.encode()) > _MAX_NAME_BYTES:
-            yield column, f"{name!r} is longer than the {_MAX_NAME_BYTES} bytes that a column name may have"
-        elif name in seen:
-            yield column, f"{column.source or name!r} would be a second column {name!r}"
-        seen.add(name)
+        elif len(max(names, key=len).encode()) > _MAX_NAME_BYTES:
+            yield (
+                column,
+                f"{max(names, key=len)!r} is longer than the {_MAX_NAME_BYTES} bytes that a column name may have",
+            )
+        elif taken := sorted(names & seen):
+            yield column, f"{column.source or name!r} would be a second column {taken[0]!r}"
+        seen |= names
 
 
 def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:

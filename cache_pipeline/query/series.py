@@ -11,6 +11,8 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import DEFAULT_ACCOUNT, Report
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
+#: The tenant of a deployment that names none.
+DEFAULT_TENANT = "default"
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -24,7 +26,7 @@ class Series:
     """
 
     report: Report
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
 
     @cached_property
     def canonical_form(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Create and update the tables of history: our own with Alembic, and one per report from its declaration."""
+"""Create and update the tables of history: our own with Alembic, and a table and a view per report from its declaration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.exc import OperationalError
+from psycopg.sql import SQL, Identifier
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
+from cache_pipeline.query.series import DEFAULT_TENANT
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
+from cache_pipeline.storage.postgres.reporting import ReportView, report_view, reporting_schema
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE
 
 _LOCK = "cache_pipeline.migrations"
@@ -62,24 +65,32 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
     )
 
 
-def migrate(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
-    """Bring our tables and every report's table up to date. Add, never drop. Many processes may run this at once.
+def migrate(
+    postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str = DEFAULT_TENANT
+) -> None:
+    """Bring our tables and every report's table and view up to date. Many processes may run this at once.
+
+    Tables only gain columns, and are never dropped. A view whose report was edited is made again, for the same readers.
 
     Raises:
-        DeclarationConflict: A column's type would have to change; the message names it.
+        DeclarationConflict: A column's type would have to change, or something depends on a view that has changed.
         UnknownSchemaVersion: Another version of this package migrated the database.
         HistoryUnavailable: The server cannot be reached.
     """
+    declared = list(reports)
     with _transaction(postgres_url) as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
-        for schema in (OWN_SCHEMA, HISTORY_SCHEMA):
+        for schema in (OWN_SCHEMA, HISTORY_SCHEMA, reporting_schema(tenant)):
             connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         _current_revision(connection)
         command.upgrade(_config(connection), "head")
-        _add_report_tables(connection, reports)
+        _add_report_tables(connection, declared)
+        _make_views(connection, _outdated_views(connection, declared, tenant))
 
 
-def pending_changes(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> list[str]:
+def pending_changes(
+    postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str = DEFAULT_TENANT
+) -> list[str]:
     """Describe what `migrate` would do, without changing anything. The list is empty if everything is up to date.
 
     Raises:
@@ -87,15 +98,20 @@ def pending_changes(postgres_url: str, reports: Iterable[tuple[Report, tuple[Col
         UnknownSchemaVersion: Another version of this package migrated the database.
         HistoryUnavailable: The server cannot be reached.
     """
+    declared = list(reports)
     with _transaction(postgres_url) as connection:
         head = ScriptDirectory.from_config(_config(connection)).get_current_head()
         current = _current_revision(connection)
         outdated = [] if current == head else [f"{OWN_SCHEMA} is at migration {current or 'none'} of {head}"]
         missing = [
             f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
-            for kind, *change in _additions(_differences(connection, reports)[1])
+            for kind, *change in _additions(_differences(connection, declared)[1])
         ]
-    return outdated + missing
+        views = [
+            f"view {view.schema}.{view.name} is missing or shows an earlier declaration"
+            for view in _outdated_views(connection, declared, tenant)
+        ]
+    return outdated + missing + views
 
 
 def _current_revision(connection: sa.Connection) -> str | None:
@@ -214,6 +230,63 @@ def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report
             operations.execute(sa.schema.CreateIndex(difference[1], if_not_exists=True))
         else:
             operations.add_column(difference[2], difference[3], schema=difference[1])
+
+
+def _outdated_views(
+    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str
+) -> list[ReportView]:
+    """Return the views that are missing, or that an edited report has changed."""
+    found = connection.execute(
+        sa.text(
+            "SELECT relname, obj_description(oid, 'pg_class') FROM pg_class"
+            " WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'v'"
+        ),
+        {"schema": f'"{reporting_schema(tenant)}"'},
+    )
+    comments = {row.relname: row.obj_description for row in found}
+    views = (report_view(report, columns, tenant) for report, columns in reports)
+    return [view for view in views if comments.get(view.name) != view.comment]
+
+
+def _make_views(connection: sa.Connection, views: Iterable[ReportView]) -> None:
+    for view in views:
+        _refuse_unknown_zone(connection, view.series.report)
+        readers = connection.execute(
+            sa.text(
+                "SELECT DISTINCT grantee FROM information_schema.role_table_grants WHERE table_schema = :schema"
+                " AND table_name = :name AND privilege_type = 'SELECT' AND grantee <> current_user"
+            ),
+            {"schema": view.schema, "name": view.name},
+        ).scalars()
+        grants = [
+            SQL("GRANT SELECT ON {} TO {}").format(
+                view.qualified_name, SQL("PUBLIC") if reader == "PUBLIC" else Identifier(reader)
+            )
+            for reader in readers
+        ]
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        try:
+            driver.execute(
+                SQL("; ").join([SQL("DROP VIEW IF EXISTS {}").format(view.qualified_name), *view.statements(), *grants])
+            )
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise DeclarationConflict(
+                f"view {view.schema}.{view.name} shows an earlier declaration, and cannot be made again because other objects "
+                f"use it ({error.diag.message_detail}): drop them, migrate, and create them again"
+            ) from error
+
+
+def _refuse_unknown_zone(connection: sa.Connection, report: Report) -> None:
+    """Refuse a time zone that only the Python package knows; every query of the view would fail."""
+    try:
+        connection.execute(sa.text("SELECT now() AT TIME ZONE :zone"), {"zone": report.zone.key})
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InvalidParameterValue):
+            raise
+        raise DeclarationConflict(
+            f"PostgreSQL does not know the time zone {report.zone.key} of {report.name}: update its time zones, or declare "
+            "an older name of the zone"
+        ) from error
 
 
 def _refuse_type_change(difference: list[tuple[object, ...]]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+#: The tables that rows are written to. Analysts query views of them.
 HISTORY_SCHEMA = "history"
+#: The views of the default tenant; those of another one have its name as suffix.
+REPORTING_SCHEMA = "reporting"
 #: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
 OWN_SCHEMA = "cache_pipeline_state"
 

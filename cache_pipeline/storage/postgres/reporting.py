@@ -1,0 +1,149 @@
+"""The views that analysts query: one for each declared report, made by `migrate`.
+
+A view shows the rows of the current declaration and of one tenant, with local times beside UTC and whether a row is final.
+Every column has a type and a comment. The functions here build SQL text and run nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
+from cache_pipeline.query.series import DEFAULT_TENANT, Series
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, REPORTING_SCHEMA
+
+_ROWS, _COVERAGE = Identifier("r"), Identifier("c")
+
+
+@dataclass(frozen=True)
+class ViewColumn:
+    """One column of a view.
+
+    Attributes:
+        name: Its name.
+        expression: The SQL that computes it, of the row ``r`` and its series' coverage ``c``.
+        comment: What it means, in words.
+    """
+
+    name: str
+    expression: Composable
+    comment: str
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """The view of one report.
+
+    Attributes:
+        series: The report as one tenant queries it.
+        columns: The view's columns, in order.
+    """
+
+    series: Series
+    columns: tuple[ViewColumn, ...]
+
+    @property
+    def schema(self) -> str:
+        """The schema of the tenant's views."""
+        return reporting_schema(self.series.tenant)
+
+    @property
+    def name(self) -> str:
+        """The name of the view, which is the report's."""
+        return self.series.report.name
+
+    @property
+    def qualified_name(self) -> Composable:
+        """Schema and name as SQL."""
+        return Identifier(self.schema, self.name)
+
+    @property
+    def digest(self) -> str:
+        """A short digest of everything that the view shows; its comment carries it, so that an edit is noticed."""
+        text = "\n".join([self._definition().as_string(), *(column.comment for column in self.columns)])
+        return hashlib.sha256(f"{text}\n{self.series.report.description}".encode()).hexdigest()[:12]
+
+    @property
+    def comment(self) -> str:
+        """The comment on the view."""
+        return f"{self.series.report.description}. Made by cache-pipeline migrate, definition {self.digest}"
+
+    def statements(self) -> list[Composed]:
+        """Return the statements that create the view; it must not exist."""
+        return [
+            self._definition(),
+            SQL("COMMENT ON VIEW {} IS {}").format(self.qualified_name, Literal(self.comment)),
+            *(
+                SQL("COMMENT ON COLUMN {}.{} IS {}").format(
+                    self.qualified_name, Identifier(column.name), Literal(column.comment)
+                )
+                for column in self.columns
+            ),
+        ]
+
+    def _definition(self) -> Composed:
+        return SQL(
+            "CREATE VIEW {view} AS SELECT {columns} FROM {table} AS {rows}"
+            " LEFT JOIN {coverage_table} AS {coverage} ON {coverage}.series = {rows}.series WHERE {rows}.series = {series}"
+        ).format(
+            view=self.qualified_name,
+            columns=SQL(", ").join(
+                SQL("{} AS {}").format(column.expression, Identifier(column.name)) for column in self.columns
+            ),
+            table=Identifier(HISTORY_SCHEMA, self.name),
+            rows=_ROWS,
+            coverage_table=Identifier(OWN_SCHEMA, "coverage"),
+            coverage=_COVERAGE,
+            series=Literal(self.series.id),
+        )
+
+
+def reporting_schema(tenant: str) -> str:
+    """Return the schema of a tenant's views."""
+    return REPORTING_SCHEMA if tenant == DEFAULT_TENANT else f"{REPORTING_SCHEMA}_{tenant}"
+
+
+def report_view(report: Report, columns: Iterable[Column], tenant: str) -> ReportView:
+    """Return the view of a report.
+
+    Args:
+        report: The report as it is declared now.
+        columns: Its columns, as its vendor's adapter lists them.
+        tenant: Whose rows the view shows.
+    """
+    bucket = [
+        *_instant_columns("interval_start", "Start of the bucket", report),
+        *_instant_columns("interval_end", "End of the bucket", report),
+    ]
+    described = [each for column in columns for each in _columns_of(column, report)]
+    final = ViewColumn(
+        FINAL_COLUMN,
+        SQL("coalesce({}.final @> {}.interval_start, false)").format(_COVERAGE, _ROWS),
+        "Whether the vendor has stopped changing the row, apart from corrections; false: provisional, and due to be fetched again",
+    )
+    return ReportView(Series(report, tenant), (*bucket, *described, final))
+
+
+def _columns_of(column: Column, report: Report) -> list[ViewColumn]:
+    comment = column.description or column.source or column.name
+    if column.kind is ColumnKind.instant:
+        return _instant_columns(column.name, comment, report)
+    return [ViewColumn(column.name, _of_row(column.name), comment)]
+
+
+def _instant_columns(name: str, comment: str, report: Report) -> list[ViewColumn]:
+    """Return an instant as the vendor has it, and the same on the clocks of the report's time zone."""
+    local = SQL("({} AT TIME ZONE {})").format(_of_row(name), Literal(report.zone.key))
+    return [
+        ViewColumn(name, _of_row(name), comment),
+        ViewColumn(f"{name}{LOCAL_SUFFIX}", local, f"{comment}, on the clocks of {report.zone.key}"),
+    ]
+
+
+def _of_row(name: str) -> Composable:
+    return SQL("{}.{}").format(_ROWS, Identifier(name))
