@@ -139,7 +139,7 @@ def _asset_specs(
         if upstream:
             metadata["dagster/column_lineage"] = column_lineage(own_schema, asset_key(upstream, report), schema)
         if layer == "history":
-            metadata["dagster/table_name"] = f"history.{report.name}"
+            metadata["dagster/table_name"] = f"reporting.{report.name}"
         return dg.AssetSpec(
             asset_key(layer, report),
             deps=[asset_key(upstream, report)] if upstream else [],

@@ -32,7 +32,7 @@ def test_assets_name_their_storage_and_table(environment: pytest.MonkeyPatch, tm
         "hot": "redis",
         "edge": "parquet",
     }
-    assert specs["history"].metadata["dagster/table_name"] == "history.calls_hour"
+    assert specs["history"].metadata["dagster/table_name"] == "reporting.calls_hour"
     assert all(spec.kinds == {layer, spec.metadata["dagster/storage_kind"]} for layer, spec in specs.items())
 
 

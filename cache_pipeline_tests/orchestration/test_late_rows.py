@@ -73,6 +73,8 @@ def test_late_end_is_stored_without_a_person(
             "conversations_per_working_day": 300,
             "thread_share": 0.3,
             "agents": 12,
+            # The clock stands still while a job runs.
+            "job_seconds_base": 0.0,
             "token_lifetime_seconds": 10_000_000.0,
         }
     )
