@@ -57,6 +57,7 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
+from cache_pipeline.storage.postgres.schemas import reporting_schema
 from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]
@@ -104,7 +105,7 @@ def freshness_policy(report: Report) -> dg.FreshnessPolicy:
 
 
 def report_assets(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None = None
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None, tenant: str
 ) -> list[dg.AssetsDefinition]:
     """Return the assets of a report, for the tiers that it declares.
 
@@ -112,14 +113,15 @@ def report_assets(
         report: The report.
         partitions: Its partitions.
         declaration: Where it is declared, if it was read from a file.
+        tenant: The deployment's tenant.
     """
-    specs = _asset_specs(report, partitions, declaration)
+    specs = _asset_specs(report, partitions, declaration, tenant)
     makers = {"staged": staged_asset, "history": history_asset, "hot": hot_asset, "edge": edge_asset}
     return [makers[layer](report, partitions, spec) for layer, spec in specs.items()]
 
 
 def _asset_specs(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, declaration: Declaration | None, tenant: str
 ) -> dict[str, dg.AssetSpec]:
     columns, version = report_columns(report), code_version(report)
     schema = column_schema(columns)
@@ -139,7 +141,7 @@ def _asset_specs(
         if upstream:
             metadata["dagster/column_lineage"] = column_lineage(own_schema, asset_key(upstream, report), schema)
         if layer == "history":
-            metadata["dagster/table_name"] = f"reporting.{report.name}"
+            metadata["dagster/table_name"] = f"{reporting_schema(tenant)}.{report.name}"
         return dg.AssetSpec(
             asset_key(layer, report),
             deps=[asset_key(upstream, report)] if upstream else [],

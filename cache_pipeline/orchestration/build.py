@@ -64,7 +64,7 @@ def _report_definitions(
 ) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
     partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
-    assets = report_assets(report, partitions, declaration)
+    assets = report_assets(report, partitions, declaration, settings.tenant)
     checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
     return dg.Definitions(

@@ -24,8 +24,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import DEFAULT_TENANT
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.reporting import ReportView, report_view, reporting_schema
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE
+from cache_pipeline.storage.postgres.reporting import ReportView, report_view
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE, reporting_schema
 
 _LOCK = "cache_pipeline.migrations"
 _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {

@@ -14,8 +14,8 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
-from cache_pipeline.query.series import DEFAULT_TENANT, Series
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, REPORTING_SCHEMA
+from cache_pipeline.query.series import Series
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, reporting_schema
 
 _ROWS, _COVERAGE = Identifier("r"), Identifier("c")
 
@@ -101,11 +101,6 @@ class ReportView:
             coverage=_COVERAGE,
             series=Literal(self.series.id),
         )
-
-
-def reporting_schema(tenant: str) -> str:
-    """Return the schema of a tenant's views."""
-    return REPORTING_SCHEMA if tenant == DEFAULT_TENANT else f"{REPORTING_SCHEMA}_{tenant}"
 
 
 def report_view(report: Report, columns: Iterable[Column], tenant: str) -> ReportView:

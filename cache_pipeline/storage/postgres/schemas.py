@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from cache_pipeline.query.series import DEFAULT_TENANT
+
 #: The tables that rows are written to. Analysts query views of them.
 HISTORY_SCHEMA = "history"
-#: The views of the default tenant; those of another one have its name as suffix.
-REPORTING_SCHEMA = "reporting"
 #: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
 OWN_SCHEMA = "cache_pipeline_state"
 
 #: Our own words instead of the server's, which may contain parts of the URL.
 UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the server is up"
+
+
+def reporting_schema(tenant: str) -> str:
+    """Return the schema of the views that a tenant's analysts query."""
+    return "reporting" if tenant == DEFAULT_TENANT else f"reporting_{tenant}"

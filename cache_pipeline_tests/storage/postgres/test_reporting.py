@@ -14,7 +14,8 @@ from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
-from cache_pipeline.storage.postgres.reporting import report_view, reporting_schema
+from cache_pipeline.storage.postgres.reporting import report_view
+from cache_pipeline.storage.postgres.schemas import reporting_schema
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
 
