@@ -36,7 +36,7 @@ def test_missing_tables_are_fixed_by_migrate(servers, accounts, doctor, monkeypa
     ("statement", "message"),
     [
         ("UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'", "install the version"),
-        ("ALTER TABLE history.queue_day ALTER offered TYPE text", "under a new name"),
+        ("DROP VIEW reporting.queue_day; ALTER TABLE history.queue_day ALTER offered TYPE text", "under a new name"),
     ],
 )
 def test_tables_of_another_version_fail_with_remedy(

@@ -83,7 +83,7 @@ def test_hostile_names_are_stored_unchanged_or_refused(database, dimension, metr
         return
     values = [value for value in values if value is None or "\x00" not in value]
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS history.queue_hour")
+        connection.execute("DROP TABLE IF EXISTS history.queue_hour CASCADE")
         connection.execute("TRUNCATE cache_pipeline_state.coverage, cache_pipeline_state.fetch_time")
         before = connection.execute(TABLES).fetchall()
         columns = report_columns(report)

@@ -73,7 +73,7 @@ def test_integers_are_never_loaded_into_another_type(history: PostgresHistory, h
     """The driver would copy their bytes unchanged."""
     history.replace(replacement(hours(0, 6)))
     with psycopg.connect(history_url) as connection:
-        connection.execute(f"ALTER TABLE history.queue_hour DROP offered, ADD offered {kind}")
+        connection.execute(f"ALTER TABLE history.queue_hour DROP offered CASCADE, ADD offered {kind}")
     with pytest.raises(DeclarationConflict, match=r"column offered of history.queue_hour has type .* int64"):
         history.replace(replacement(hours(0, 12), offered=2**62 + 1))
     assert history.coverage(SERIES).final == IntervalSet([hours(0, 6)])

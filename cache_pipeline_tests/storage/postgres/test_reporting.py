@@ -57,14 +57,14 @@ def test_view_has_local_times_columns_and_finality_in_order() -> None:
 def test_names_that_a_view_adds_are_reserved(name: str) -> None:
     columns = [Column("start", ColumnKind.instant), Column(name, ColumnKind.integer, source="vendorName")]
     ((column, problem),) = find_invalid_names(columns)
-    assert (column.name, problem) == (name, f"vendorName would be a second column '{name}'")
+    assert (column.name, problem) == (name, f"'vendorName' would be a second column '{name}'")
 
 
 def test_view_shows_only_the_current_declaration_of_one_tenant(stored: PostgresHistory, postgres_database: str) -> None:
     filtered = declared(
         time_zone="Europe/Berlin",
         group_by=["queueId"],
-        filters={"type": "or", "predicates": [{"dimension": "mediaType", "value": "voice"}]},
+        filters={"type": "or", "predicates": [{"dimension": "mediaType", "operator": "in", "values": ["voice"]}]},
     )
     _migrate(postgres_database, filtered)
     _migrate(postgres_database, tenant="other")
