@@ -111,7 +111,9 @@ def test_hostile_names_are_stored_unchanged_or_refused(database, dimension, metr
                 )
             )
             assert history.read(series, INTERVAL, columns).equals(sort_rows(rows))
-        assert connection.execute(TABLES).fetchall() == sorted([*before, ("history", "queue_hour")])
+        assert connection.execute(TABLES).fetchall() == sorted(
+            [*before, ("history", "queue_hour"), ("reporting", "queue_hour")]
+        )
         assert connection.execute("SELECT answer FROM public.innocent").fetchall() == [(42,)]
 
 
