@@ -12,7 +12,7 @@ from cache_pipeline.cli.main import cli
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
 #: Shell builtins and programs of the system, which are not checked.
-SYSTEM_COMMANDS = {"cat", "celery", "curl", "export", "pip", "set", "source"}
+SYSTEM_COMMANDS = {"cat", "celery", "curl", "docker", "export", "helm", "kubectl", "pip", "set", "source"}
 
 
 def shell_blocks(page):
