@@ -172,7 +172,7 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
     from cache_pipeline.storage.postgres.migrate import migrate
 
     declared = [(report, report_columns(report)) for report in reports.values()]
-    migrate(settings.required_postgres_url(), declared, settings.tenant)
+    migrate(settings.required_postgres_url(), declared, settings.tenant, _lookups(declared))
 
 
 def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:
@@ -187,7 +187,14 @@ def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> lis
     from cache_pipeline.storage.postgres.migrate import pending_changes
 
     declared = [(report, report_columns(report)) for report in reports.values()]
-    return pending_changes(settings.required_postgres_url(), declared, settings.tenant)
+    return pending_changes(settings.required_postgres_url(), declared, settings.tenant, _lookups(declared))
+
+
+def _lookups(declared: Sequence[tuple[Report, tuple[Column, ...]]]) -> dict[str, dict[str, str]]:
+    """Return the listings that have names for ids, by report and column."""
+    from cache_pipeline.service.names import lookups_by_column
+
+    return {report.name: lookups_by_column(report, columns) for report, columns in declared}
 
 
 def open_edge_tier(settings: Settings) -> EdgeTier:

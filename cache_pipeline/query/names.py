@@ -1,4 +1,4 @@
-"""Names of what dimensions hold the ids of: merging what a vendor lists into what is known, and joining names to rows.
+"""Names for ids: merging what a vendor lists into what is known, and joining names to rows.
 
 A name is valid from when it was first seen until another was seen, or until its entry was listed no more. Nothing is forgotten:
 figures of a deleted queue still have its last name.

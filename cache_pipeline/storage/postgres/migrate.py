@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, cast
 
 import psycopg
@@ -27,6 +28,9 @@ from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEME
 from cache_pipeline.storage.postgres.reporting import ReportView, report_view
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE, reporting_schema
 
+#: By report and column, the vendor's listing that has names for the column's ids.
+Lookups = Mapping[str, Mapping[str, str]]
+_NO_LOOKUPS: Lookups = MappingProxyType({})
 _LOCK = "cache_pipeline.migrations"
 _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
     ColumnKind.dimension: sa.Text,
@@ -66,11 +70,20 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
 
 
 def migrate(
-    postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str = DEFAULT_TENANT
+    postgres_url: str,
+    reports: Iterable[tuple[Report, tuple[Column, ...]]],
+    tenant: str = DEFAULT_TENANT,
+    lookups: Lookups = _NO_LOOKUPS,
 ) -> None:
     """Bring our tables and every report's table and view up to date. Many processes may run this at once.
 
     Tables only gain columns, and are never dropped. A view whose report was edited is made again, for the same readers.
+
+    Args:
+        postgres_url: The server.
+        reports: The declared reports with their columns.
+        tenant: Whose rows the views show.
+        lookups: The listings with names for ids, which the views show beside the ids.
 
     Raises:
         DeclarationConflict: A column's type would have to change, or something depends on a view that has changed.
@@ -85,13 +98,16 @@ def migrate(
         _current_revision(connection)
         command.upgrade(_config(connection), "head")
         _add_report_tables(connection, declared)
-        _make_views(connection, _outdated_views(connection, declared, tenant))
+        _make_views(connection, _outdated_views(connection, declared, tenant, lookups))
 
 
 def pending_changes(
-    postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str = DEFAULT_TENANT
+    postgres_url: str,
+    reports: Iterable[tuple[Report, tuple[Column, ...]]],
+    tenant: str = DEFAULT_TENANT,
+    lookups: Lookups = _NO_LOOKUPS,
 ) -> list[str]:
-    """Describe what `migrate` would do, without changing anything. The list is empty if everything is up to date.
+    """Describe what `migrate` would do with the same arguments, without changing anything; an empty list if nothing.
 
     Raises:
         DeclarationConflict: A column's type would have to change; the message names it.
@@ -109,7 +125,7 @@ def pending_changes(
         ]
         views = [
             f"view {view.schema}.{view.name} is missing or shows an earlier declaration"
-            for view in _outdated_views(connection, declared, tenant)
+            for view in _outdated_views(connection, declared, tenant, lookups)
         ]
     return outdated + missing + views
 
@@ -233,7 +249,7 @@ def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report
 
 
 def _outdated_views(
-    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str
+    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str, lookups: Lookups
 ) -> list[ReportView]:
     """Return the views that are missing, or that an edited report has changed."""
     found = connection.execute(
@@ -244,7 +260,7 @@ def _outdated_views(
         {"schema": f'"{reporting_schema(tenant)}"'},
     )
     comments = {row.relname: row.obj_description for row in found}
-    views = (report_view(report, columns, tenant) for report, columns in reports)
+    views = (report_view(report, columns, tenant, lookups.get(report.name, {})) for report, columns in reports)
     return [view for view in views if comments.get(view.name) != view.comment]
 
 

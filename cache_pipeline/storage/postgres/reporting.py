@@ -1,20 +1,23 @@
 """The views that analysts query: one for each declared report, made by `migrate`.
 
-A view shows the rows of the current declaration and of one tenant, with local times beside UTC and whether a row is final.
+A view shows the rows of the current declaration and of one tenant, with local times beside UTC, names beside ids, and whether
+a row is final.
 Every column has a type and a comment. The functions here build SQL text and run nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from cache_pipeline.query.names import name_column, with_name_columns
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import NameScope
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, reporting_schema
 
 _ROWS, _COVERAGE = Identifier("r"), Identifier("c")
@@ -103,19 +106,31 @@ class ReportView:
         )
 
 
-def report_view(report: Report, columns: Iterable[Column], tenant: str) -> ReportView:
+def report_view(report: Report, columns: Sequence[Column], tenant: str, lookups: Mapping[str, str]) -> ReportView:
     """Return the view of a report.
 
     Args:
         report: The report as it is declared now.
         columns: Its columns, as its vendor's adapter lists them.
         tenant: Whose rows the view shows.
+        lookups: By column, the vendor's listing that has names for its ids.
     """
+    scope = NameScope(tenant, report.account_id)
+    named = {name_column(column): (column, lookup) for column, lookup in lookups.items()}
+    taken = {column.name for column in columns}
     bucket = [
         *_instant_columns("interval_start", "Start of the bucket", report),
         *_instant_columns("interval_end", "End of the bucket", report),
     ]
-    described = [each for column in columns for each in _columns_of(column, report)]
+    described = [
+        view_column
+        for column in with_name_columns(columns, lookups)
+        for view_column in (
+            _columns_of(column, report)
+            if column.name in taken
+            else [_name_column(column.name, *named[column.name], scope)]
+        )
+    ]
     final = ViewColumn(
         FINAL_COLUMN,
         SQL("coalesce({}.final @> {}.interval_start, false)").format(_COVERAGE, _ROWS),
@@ -129,6 +144,22 @@ def _columns_of(column: Column, report: Report) -> list[ViewColumn]:
     if column.kind is ColumnKind.instant:
         return _instant_columns(column.name, comment, report)
     return [ViewColumn(column.name, _of_row(column.name), comment)]
+
+
+def _name_column(name: str, ids: str, lookup: str, scope: NameScope) -> ViewColumn:
+    """Return the column with the latest names of a column's ids. PostgreSQL looks them up only for queries that select it."""
+    latest = SQL(
+        "(SELECT n.name FROM {table} AS n WHERE n.tenant = {tenant} AND n.account = {account} AND n.lookup = {lookup}"
+        " AND n.id = {ids} ORDER BY n.valid_from DESC LIMIT 1)"
+    ).format(
+        table=Identifier(OWN_SCHEMA, "entity_name"),
+        tenant=Literal(scope.tenant),
+        account=Literal(scope.account),
+        lookup=Literal(lookup),
+        ids=_of_row(ids),
+    )
+    expression = SQL("coalesce({}, {})").format(latest, _of_row(ids))
+    return ViewColumn(name, expression, f"Latest name of {ids}; the id itself if it has no name")
 
 
 def _instant_columns(name: str, comment: str, report: Report) -> list[ViewColumn]:

@@ -1,7 +1,7 @@
 """Tests of the views that analysts query: which rows and columns they show, and to whom."""
 
 from collections.abc import Generator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -9,11 +9,14 @@ import pytest
 from psycopg.rows import dict_row
 
 from cache_pipeline.errors import DeclarationConflict
+from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.base import NameScope
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
+from cache_pipeline.storage.postgres.names import open_names
 from cache_pipeline.storage.postgres.reporting import report_view
 from cache_pipeline.storage.postgres.schemas import reporting_schema
 from cache_pipeline_tests.query.declared import declared
@@ -44,7 +47,7 @@ def stored(postgres_database: str) -> Generator[PostgresHistory]:
 
 def test_view_has_local_times_columns_and_finality_in_order() -> None:
     rows = (Column("start_time", ColumnKind.instant), Column("t_handle", ColumnKind.integer, description="Handled"))
-    view = report_view(BERLIN, rows, "default")
+    view = report_view(BERLIN, rows, "default", {})
     assert [column.name for column in view.columns] == [
         *("interval_start", "interval_start_local", "interval_end", "interval_end_local"),
         *("start_time", "start_time_local", "t_handle", "is_final"),
@@ -77,6 +80,22 @@ def test_view_shows_only_the_current_declaration_of_one_tenant(stored: PostgresH
     assert total == {"count": 6, "sum": 6}, "the view follows the declaration back"
     (other,) = _rows(postgres_database, "SELECT sum(offered) FROM reporting_other.queue_hour")
     assert other == {"sum": 36}
+
+
+def test_names_stand_beside_ids(stored: PostgresHistory, postgres_database: str) -> None:
+    columns = columns_of(BERLIN)
+    migrate(postgres_database, [(BERLIN, columns)], lookups={BERLIN.name: {"queue_id": "queues"}})
+    stored.replace(replacement(hours(0, 1), series=Series(BERLIN)))
+    scope = NameScope("default", BERLIN.account_id)
+    with open_names(postgres_database) as names:
+        names.update(scope, "queues", {"q1": ListedName("Billing")}, datetime(2026, 1, 1, tzinfo=UTC))
+        names.update(scope, "queues", {"q1": ListedName("Invoices")}, datetime(2026, 1, 6, tzinfo=UTC))
+        names.update(NameScope("other", BERLIN.account_id), "queues", {"q1": ListedName("Theirs")}, datetime.now(UTC))
+    rows = _rows(postgres_database, "SELECT queue_id, queue_name FROM reporting.queue_hour ORDER BY queue_id")
+    assert {row["queue_id"]: row["queue_name"] for row in rows} == {"q1": "Invoices", "q2": "q2"}
+    # A query that selects no names reads no table of names.
+    plan = _rows(postgres_database, "EXPLAIN SELECT sum(offered) FROM reporting.queue_hour")
+    assert "entity_name" not in str(plan)
 
 
 def test_times_are_local_and_provisional_rows_are_not_final(stored: PostgresHistory, postgres_database: str) -> None:
