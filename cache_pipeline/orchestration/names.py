@@ -54,6 +54,7 @@ def _names_asset(account_id: str, lookup: Lookup) -> dg.AssetsDefinition:
         group_name="names",
         description=f"Names of {lookup.name} of {account_id}, with the time for which each was valid{permission}",
         kinds={"postgres"},
+        metadata={"dagster/storage_kind": "postgres", "dagster/table_name": "cache_pipeline_state.entity_name"},
         pool=f"{vendor}_api",
     )
     def names(context: dg.AssetExecutionContext, cache_pipeline__engine: EngineResource) -> dg.MaterializeResult[Any]:

@@ -43,7 +43,8 @@ def test_dg_lists_definitions_of_the_reports(servers: pytest.MonkeyPatch, tmp_pa
     servers.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path / "reports"))
     listed = json.loads(_run("dg", "list", "defs", "--json"))
     assert {each["asset_key"] for each in listed["assets"]} == {
-        f"calls_hour/{layer}" for layer in ("staged", "history", "hot", "edge")
+        *(f"calls_hour/{layer}" for layer in ("staged", "history", "hot", "edge")),
+        "names/genesys/main/queues",
     }
     named = {kind: {each["name"] for each in listed[kind]} for kind in ("jobs", "schedules", "sensors")}
     assert "calls_hour_job" in named["jobs"]

@@ -77,7 +77,7 @@ sub vcl_deliver {
     set resp.http.Cache-Status = "edge; fwd=miss";
   }
   if (resp.http.Content-Type ~ "^text/html") {
-    set resp.http.Content-Security-Policy = "default-src 'none'; script-src 'self' 'sha256-R7LBlFNVhbpbRxoIhKv+u5iHAFmq87nUnFQ0AJ6+jUA='; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    set resp.http.Content-Security-Policy = "default-src 'none'; script-src 'self' 'sha256-Baw/1o0n2smHlw9mXEsM0CHYvnYIZuYdMsj+ILIJfh0='; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
   }
   set resp.http.X-Content-Type-Options = "nosniff";
   set resp.http.Access-Control-Allow-Origin = "*";

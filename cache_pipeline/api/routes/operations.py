@@ -68,7 +68,10 @@ async def quota(query_service: QueryServiceDependency, _caller: Caller, response
 
 
 @router.get(
-    "/v1/status", responses=problem_responses(), summary="Get the state of the deployment", operation_id="readStatus"
+    "/v1/status",
+    responses=problem_responses(403, 422),
+    summary="Get the state of the deployment",
+    operation_id="readStatus",
 )
 async def status(
     query_service: QueryServiceDependency,
