@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Requests of the vendor's limit that are never sent.
 _QUOTA_RESERVE = 3
+#: How long a listing of names is used before it is read again.
+_NAMES_LAST = timedelta(days=1)
 #: A vendor that does not answer in time is not asked for its limits.
 _FACTS_TIMEOUT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 0.5
@@ -405,14 +407,22 @@ async def refresh_names(
 
 
 async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]) -> None:
-    """Read the listings that reports need, each once.
+    """Read the listings that reports need and that were not read within a day, each once.
 
     Raises:
         SettingsError: As ``refresh_names``.
         UpstreamError: As ``refresh_names``.
     """
+    from cache_pipeline.storage.base import NameScope
+
+    now = utc_now()
     for account_id, lookups in lookups_by_account(reports).items():
-        await refresh_names(settings, account_id, lookups, utc_now())
+        with open_stored_names(settings) as names:
+            state = names.store.state(NameScope(settings.tenant, account_id))
+        listed_at = {name: each.listed_at for name, each in state.items()}
+        due = [each for each in lookups if (at := listed_at.get(each.name)) is None or now - at >= _NAMES_LAST]
+        if due:
+            await refresh_names(settings, account_id, due, now)
 
 
 def lookups_by_account(reports: Mapping[str, Report]) -> dict[str, list[Lookup]]:

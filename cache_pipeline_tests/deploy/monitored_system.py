@@ -17,7 +17,7 @@ import psycopg
 import redis
 import yaml
 
-from cache_pipeline.bootstrap import load_reports, report_columns
+from cache_pipeline.bootstrap import connect_vendor, load_reports, report_columns
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import to_arrow_schema
@@ -104,6 +104,11 @@ class Deployment:
             **_account("REPORTDATA", vendor_url, clients),
             **_account("GENESYS", vendor_url, wrong_clients),
         }
+        # A worker would log in to read the account's limits; only the queries of a test shall use the wrong secret.
+        genesys = {"base_url": vendor_url, "login_url": f"{vendor_url}/oauth/token", "clients": wrong_clients}
+        account = connect_vendor(Settings(accounts={"genesys": {"main": genesys}}), "genesys/main")
+        with self.redis() as client:
+            client.set(account.config.keys.facts_read, "1")
         self.port = free_port()
         self.api = self._start("api", "--port", str(self.port))
         self.worker = self._start("worker")

@@ -113,6 +113,8 @@ def _component(folder: Path, kind: str, attributes: dict[str, object]) -> Path:
 
 
 REPORTS = ("calls_hour", "chats_hour")
+#: Both reports need these names; there is one asset for a deployment.
+NAMES = "names/genesys/main/queues"
 
 
 def test_new_project_loads_lists_and_launches(new_project: Path) -> None:
@@ -121,6 +123,7 @@ def test_new_project_loads_lists_and_launches(new_project: Path) -> None:
     listed = json.loads(_run(new_project, "dg", "list", "defs", "--json", sources=sources))
     assert {each["asset_key"] for each in listed["assets"]} == {
         "own",
+        NAMES,
         *(f"{name}/{layer}" for name in REPORTS for layer in LAYERS),
     }
     assert "open_partitions_sensor" in {each["name"] for each in listed["sensors"]}
@@ -144,4 +147,4 @@ def test_new_project_materialises_both_folders_in_the_ui(
         ui.wait("the project is loaded", ui.is_up)
         assert ui.ended_runs(ui.backfill(REPORTS, [DAY])) == ["SUCCESS"]
         materialised = {f"{name}/{layer}": True for name in REPORTS for layer in LAYERS}
-        assert ui.assets() == {"own": False, **materialised}
+        assert ui.assets() == {"own": False, NAMES: False, **materialised}

@@ -236,8 +236,11 @@ def test_local_share_returns_the_exact_wait():
     now = 2.0
     share.settle(grant, pause_seconds=None, rejected=False)
     now = 5.0
-    assert share.try_acquire(["a"], "two") == pytest.approx(7.2)
-    now = 12.2
+    wait = share.try_acquire(["a"], "two")
+    # The window begins when the answer arrived, and ends later by what the clocks may differ.
+    assert isinstance(wait, float)
+    assert 7.0 < wait < 7.3
+    now = 5.0 + wait
     assert isinstance(share.try_acquire(["a"], "two"), Grant)
 
 
