@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -11,14 +11,10 @@ import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from cache_pipeline.bootstrap import report_columns
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
-from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column
 from cache_pipeline.redis_connection import check_writable, is_refused_write, open_redis, server_hosts
 from cache_pipeline.settings import is_loopback
-from cache_pipeline.storage.postgres.migrate import pending_changes
 
 _MIN_POSTGRES_VERSION = 14
 _MIN_REDIS_VERSION = (6, 2)
@@ -39,8 +35,16 @@ def compare_clocks(subject: str, here: datetime, there: datetime) -> CheckResult
     )
 
 
-async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[CheckResult]:
+async def check_postgres(
+    url: str, pending: Callable[[], list[str]], reports: int, clock: Callable[[], datetime]
+) -> list[CheckResult]:
     """Check the version, encryption, clock and migrations of PostgreSQL.
+
+    Args:
+        url: The server.
+        pending: Returns the changes that a migration would make.
+        reports: The number of declared reports.
+        clock: The current time in UTC.
 
     Raises:
         psycopg.Error: PostgreSQL cannot be reached or refuses the login.
@@ -74,22 +78,21 @@ async def check_postgres(url: str, reports: Mapping[str, Report], clock: Callabl
                 "name every host in CACHE_PIPELINE_POSTGRES_URL, with target_session_attrs=read-write",
             )
         ]
-    declared = [(report, report_columns(report)) for report in reports.values()]
     return [
         CheckResult("PostgreSQL", CheckStatus.ok, f"version {major}"),
         *_check_encryption("PostgreSQL", host, verified=verified, remedy="add sslmode=verify-full to its URL"),
         compare_clocks("PostgreSQL's clock", here, there),
-        await asyncio.to_thread(_check_tables, url, declared),
+        await asyncio.to_thread(_check_tables, pending, reports),
     ]
 
 
-def _check_tables(url: str, declared: Sequence[tuple[Report, tuple[Column, ...]]]) -> CheckResult:
+def _check_tables(find_pending: Callable[[], list[str]], reports: int) -> CheckResult:
     try:
-        pending = pending_changes(url, declared)
+        pending = find_pending()
     except (DeclarationConflict, UnknownSchemaVersion) as error:
         return CheckResult("tables", CheckStatus.failed, error.message, error.remedy)
     if not pending:
-        return CheckResult("tables", CheckStatus.ok, f"up to date for {len(declared)} reports")
+        return CheckResult("tables", CheckStatus.ok, f"up to date for {reports} reports")
     more = f", and {len(pending) - 1} more" if len(pending) > 1 else ""
     return CheckResult("tables", CheckStatus.failed, f"{pending[0]}{more}", "run `cache-pipeline migrate`")
 

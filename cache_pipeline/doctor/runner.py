@@ -11,7 +11,7 @@ from functools import partial
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import connect_vendor, load_reports
+from cache_pipeline.bootstrap import connect_vendor, load_reports, pending_migrations
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.databases import check_postgres, check_redis
 from cache_pipeline.doctor.logins import check_logins
@@ -54,7 +54,9 @@ async def run_checks(
         The results in a fixed order, declarations first.
     """
     reports, declarations = _check_declarations(settings)
-    postgres = partial(check_postgres, reports=reports, clock=clock)
+    postgres = partial(
+        check_postgres, pending=partial(pending_migrations, settings, reports), reports=len(reports), clock=clock
+    )
     redis = partial(check_redis, clock=clock)
     checks = [
         *_vendor_checks(settings, reports, clock),

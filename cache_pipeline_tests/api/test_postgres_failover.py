@@ -83,7 +83,7 @@ async def test_api_and_worker_continue_on_the_standby(open_api: OpenApi, replica
 
 
 async def test_standby_alone_is_not_healthy(replicated: ReplicatedPostgres):
-    (found,) = await check_postgres(replicated.standby.url, {}, utc_now)
+    (found,) = await check_postgres(replicated.standby.url, list, 0, utc_now)
     assert found.status is CheckStatus.failed
     assert "standby" in found.detail
     assert "target_session_attrs" in found.remedy
