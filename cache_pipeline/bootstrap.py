@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, UpstreamError
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import Declaration, read_declarations, read_report
 from cache_pipeline.query.lane import Lane
@@ -24,13 +23,13 @@ from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, accou
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.declaration_rules import find_vendor_problems, use_row_keys
 from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
-from cache_pipeline.vendors.spec import AccountFacts, Lookup, VendorSpec
+from cache_pipeline.vendors.spec import VendorSpec
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from cache_pipeline.service.names import LookupResult, Names
+    from cache_pipeline.service.names import Names
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.service.report_service import ReportService
     from cache_pipeline.storage.base import HotTier
@@ -43,10 +42,6 @@ logger = logging.getLogger(__name__)
 
 #: Requests of the vendor's limit that are never sent.
 _QUOTA_RESERVE = 3
-#: How long a listing of names is used before it is read again.
-_NAMES_LAST = timedelta(days=1)
-#: A vendor that does not answer in time is not asked for its limits.
-_FACTS_TIMEOUT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 0.5
 _MAX_RETRY_SECONDS = 10.0
 
@@ -280,51 +275,8 @@ def connect_vendor(settings: Settings, account_id: str) -> VendorConnection:
     return VendorConnection(_upstream_config(account_id, account, vendor), vendor, account)
 
 
-async def refresh_account_facts(settings: Settings, *, is_forced: bool = False) -> dict[str, AccountFacts]:
-    """Ask the vendors that tell it for the limits and the retention of each account, once a day, and keep to them.
-
-    A vendor that cannot be asked is logged: its documented limits hold then, and those that a refusal names.
-
-    Args:
-        settings: The settings of the deployment.
-        is_forced: Ask even if the vendor was asked within a day.
-
-    Returns:
-        What was told now, by account.
-
-    Raises:
-        SettingsError: No Redis URL is set, or an account is wrong.
-    """
-    from cache_pipeline.redis_connection import open_redis
-    from cache_pipeline.redis_errors import REDIS_ERRORS
-    from cache_pipeline.upstream.client import create_upstream_quota
-    from cache_pipeline.upstream.config import RetryPolicy
-    from cache_pipeline.upstream.fact_store import FactStore
-
-    retries = RetryPolicy(max_attempts=1, rate_limit_timeout_seconds=_FACTS_TIMEOUT_SECONDS)
-    found: dict[str, AccountFacts] = {}
-    for account_id in account_ids(settings):
-        connection = connect_vendor(settings, account_id)
-        if connection.vendor.read_facts is None:
-            continue
-        try:
-            async with open_redis(settings.required_redis_url()) as redis, asyncio.timeout(_FACTS_TIMEOUT_SECONDS):
-                store = FactStore(redis, connection.config.keys)
-                if not await store.claim_reading() and not is_forced:
-                    continue
-                async with connection.open_client(redis, retries) as client:
-                    facts = await connection.vendor.read_facts(client)
-                await create_upstream_quota(connection.config, redis).learn(facts.limits)
-                await store.store_retention(facts.retention_days)
-        except (UpstreamError, TimeoutError, *REDIS_ERRORS) as error:
-            logger.info("%s: its limits could not be read (%s); the documented ones hold", account_id, error)
-            continue
-        found[account_id] = facts
-    return found
-
-
 async def _find_retention(redis: Redis, connection: VendorConnection, account: VendorAccount) -> timedelta | None:
-    """Return how long a vendor keeps figures: as the settings declare or, without that, as the vendor told."""
+    """Return how long a vendor keeps figures: as the settings declare it or, without that, as the vendor reported it."""
     from cache_pipeline.redis_errors import REDIS_ERRORS
     from cache_pipeline.upstream.fact_store import FactStore
 
@@ -381,59 +333,6 @@ def open_stored_names(settings: Settings) -> Generator[Names]:
 
     with open_names(settings.required_postgres_url()) as store:
         yield Names(store, settings.tenant)
-
-
-async def refresh_names(
-    settings: Settings, account_id: str, lookups: Sequence[Lookup], now: datetime
-) -> dict[str, LookupResult]:
-    """Read some of an account's listings of names, and store what has changed.
-
-    Raises:
-        SettingsError: A URL is missing, or the account is wrong.
-        UpstreamError: The vendor could not be reached, or refused for another reason than a missing permission.
-    """
-    from cache_pipeline.redis_connection import open_redis
-    from cache_pipeline.service.names import refresh_lookup
-    from cache_pipeline.storage.base import NameScope
-
-    scope = NameScope(settings.tenant, account_id)
-    connection = connect_vendor(settings, account_id)
-    async with open_redis(settings.required_redis_url()) as redis, connection.open_client(redis) as client:
-        with open_stored_names(settings) as names:
-            return {
-                lookup.name: await refresh_lookup(client, connection.vendor, lookup, names.store, scope, now)
-                for lookup in lookups
-            }
-
-
-async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]) -> None:
-    """Read the listings that reports need and that were not read within a day, each once.
-
-    Raises:
-        SettingsError: As ``refresh_names``.
-        UpstreamError: As ``refresh_names``.
-    """
-    from cache_pipeline.storage.base import NameScope
-
-    now = utc_now()
-    for account_id, lookups in lookups_by_account(reports).items():
-        with open_stored_names(settings) as names:
-            state = names.store.state(NameScope(settings.tenant, account_id))
-        listed_at = {name: each.listed_at for name, each in state.items()}
-        due = [each for each in lookups if (at := listed_at.get(each.name)) is None or now - at >= _NAMES_LAST]
-        if due:
-            await refresh_names(settings, account_id, due, now)
-
-
-def lookups_by_account(reports: Mapping[str, Report]) -> dict[str, list[Lookup]]:
-    """Return the listings that have names for the columns of reports, by account."""
-    from cache_pipeline.service.names import needed_lookups
-
-    found: dict[str, dict[str, Lookup]] = {}
-    for report in reports.values():
-        for lookup in needed_lookups(report, report_columns(report)):
-            found.setdefault(report.account_id, {})[lookup.name] = lookup
-    return {account_id: list(lookups.values()) for account_id, lookups in sorted(found.items())}
 
 
 @asynccontextmanager

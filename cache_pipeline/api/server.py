@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import uvicorn
 
+from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api.app import create_app
 from cache_pipeline.api.http_protocol import BoundedHttpProtocol
@@ -22,7 +23,7 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
-from cache_pipeline.bootstrap import load_reports, open_service, refresh_account_facts, utc_now
+from cache_pipeline.bootstrap import load_reports, open_service, utc_now
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.redis_connection import open_redis

@@ -5,7 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names, refresh_needed_names
+from cache_pipeline.account_upkeep import refresh_needed_names
+from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names
 from cache_pipeline.cli.edge import edge_folder
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically

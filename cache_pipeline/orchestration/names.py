@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import lookups_by_account, refresh_names
+from cache_pipeline.account_upkeep import lookups_by_account, refresh_names
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.names import LookupResult

@@ -10,12 +10,12 @@ from datetime import datetime
 import dagster as dg
 from pydantic import PrivateAttr
 
+from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.bootstrap import (
     migrate_history,
     open_edge_tier,
     open_service,
     pending_migrations,
-    refresh_account_facts,
     utc_now,
 )
 from cache_pipeline.fetch.staging import Staging

@@ -1,4 +1,4 @@
-"""What the organisation tells of itself: the limits in force, and how long figures are kept.
+"""Facts about the organisation that its clients may read: the limits in force, and how long figures are kept.
 
 Documented: the paths; a limit is `key`, `namespace` and `value`; reading limits needs no permission, reading the retention
 `analytics:dataRetention:view`. The simulator's own choices: the names of the namespaces and of the limits in `analytics`, and 404

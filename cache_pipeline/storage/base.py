@@ -297,7 +297,7 @@ class History(Protocol):
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
         """Make the final buckets provisional that hold a row without an end, of those rows that have ended since.
 
-        The vendor tells the end in the answer to a later interval. The bucket is then fetched again like any other
+        The vendor sends the end in the answer to a later interval. The bucket is then fetched again like any other
         provisional one, and so gets the row with its end.
 
         Args:

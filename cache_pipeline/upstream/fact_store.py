@@ -1,4 +1,4 @@
-"""Remembers in Redis what a vendor tells of an account, and when it was last asked."""
+"""The facts that a vendor reports about an account, in Redis, and when they were last read."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,7 +28,7 @@ class FactStore:
     keys: UpstreamKeys
 
     async def claim_reading(self) -> bool:
-        """Return whether this process should ask the vendor now; for a day no other is told so."""
+        """Return whether this process should read the facts now. No other process is given the same answer within a day."""
         return bool(await self.redis.set(self.keys.facts_read, "1", nx=True, ex=_READ_EVERY_SECONDS))
 
     async def store_retention(self, days: int | None) -> None:

@@ -47,7 +47,7 @@ class UpstreamKeys:
 
     @property
     def facts(self) -> str:
-        """What the vendor tells of the organisation."""
+        """The facts that the vendor reports about the organisation."""
         return self._shared("facts")
 
     @property

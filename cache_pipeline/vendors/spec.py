@@ -115,7 +115,7 @@ async def _check_nothing(_context: DoctorContext[Any]) -> list[CheckResult]:
 
 @dataclass(frozen=True)
 class AccountFacts:
-    """What a vendor tells of an account.
+    """Facts that a vendor reports about an account.
 
     Attributes:
         limits: The limits in force, beside the documented ones.

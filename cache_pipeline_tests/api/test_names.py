@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache_pipeline.bootstrap import refresh_names
+from cache_pipeline.account_upkeep import refresh_names
 from cache_pipeline.client import AsyncClient
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS
 from cache_pipeline_tests.api.conftest import DAY

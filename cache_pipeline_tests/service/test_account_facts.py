@@ -1,4 +1,4 @@
-"""The limits and the retention that a vendor tells of an account are asked for once a day, and kept to."""
+"""The limits and the retention that a vendor reports about an account: read once a day, and kept to."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import open_quotas, open_service, refresh_account_facts
+from cache_pipeline.account_upkeep import refresh_account_facts
+from cache_pipeline.bootstrap import open_quotas, open_service
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline_tests.query.declared import declared
@@ -52,7 +53,7 @@ TOLD = {"genesys_rate_limit": 120, "genesys_concurrent_jobs": 3, "genesys_submit
 
 
 @pytest.mark.parametrize("vendor", [TOLD], indirect=True)
-async def test_told_limits_and_retention_are_kept_to(settings: Settings, vendor: str) -> None:
+async def test_reported_limits_and_retention_are_kept_to(settings: Settings, vendor: str) -> None:
     facts = (await refresh_account_facts(settings))["genesys/main"]
     assert facts.retention_days == 400
     assert await refresh_account_facts(settings) == {}, "once a day"
@@ -71,7 +72,7 @@ async def test_told_limits_and_retention_are_kept_to(settings: Settings, vendor:
 
 
 @pytest.mark.parametrize("vendor", [TOLD], indirect=True)
-async def test_declared_retention_precedes_the_told_one(
+async def test_declared_retention_precedes_the_reported_one(
     vendor: str, postgres_database: str, redis_database: str
 ) -> None:
     settings = settings_of(vendor, postgres_database, redis_database, retention_days=90)

@@ -146,7 +146,7 @@ async def test_refusal_of_one_account_leaves_the_other_alone(deployment: Deploym
             return (await quota.snapshot())[0].throttled_for_s
 
         async with asyncio.timeout(20):
-            while await state("emea") == 0:  # noqa: ASYNC110 - Redis tells no event
+            while await state("emea") == 0:  # noqa: ASYNC110 - Redis sends no event
                 await asyncio.sleep(0.05)
         await deployment.fetch("apac")
         assert await state("emea") > 10

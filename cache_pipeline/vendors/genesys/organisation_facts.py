@@ -1,4 +1,4 @@
-"""What a Genesys Cloud organisation tells of itself: the limits in force, and how long it keeps figures.
+"""Reads the facts of a Genesys Cloud organisation: the limits in force, and how long it keeps figures.
 
 Documented: the paths and fields; reading limits needs no permission, reading the retention `analytics:dataRetention:view`. Assumed:
 the names of the namespaces, and that these limits are of the client or of jobs. `org.app.user` limits in the list are left alone,
@@ -26,7 +26,7 @@ _JOB_LIMITS = ("details.jobs.",)
 
 
 async def read_organisation_facts(client: httpx.AsyncClient) -> AccountFacts:
-    """Return what the organisation tells; what it does not, or what the client may not read, is left out.
+    """Return the facts; those that the vendor does not report, or that the client may not read, are left out.
 
     Raises:
         UpstreamError: The vendor cannot be reached, or refused the login.
