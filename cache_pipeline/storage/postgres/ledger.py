@@ -22,14 +22,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
-import psycopg
 from psycopg import Connection
-from psycopg.errors import UndefinedTable
 from psycopg.rows import TupleRow
 from psycopg.types.range import TimestamptzRange
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import (
@@ -41,8 +37,7 @@ from cache_pipeline.storage.base import (
     OpenJob,
     QueryInFlight,
 )
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 #: How long a dead or frozen process keeps its entries.
 LEASE = timedelta(seconds=15)
@@ -127,17 +122,7 @@ CLOSE_STORED = f"""
 @contextmanager
 def open_ledger(postgres_url: str, lease: timedelta = LEASE) -> Generator[PostgresLedger]:
     """Open the ledger of a server; connect on first use, and close the connections at the end."""
-    pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
-        postgres_url,
-        kwargs={"autocommit": True, **WITHOUT_PREPARED_STATEMENTS},
-        min_size=0,
-        max_size=_CONNECTIONS,
-        num_workers=1,
-        timeout=20,
-        check=ConnectionPool.check_connection,
-        name="ledger",
-        open=False,
-    )
+    pool = sync_connection_pool(postgres_url, "ledger", _CONNECTIONS, autocommit=True)
     with pool, ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="ledger") as threads:
         yield PostgresLedger(pool, threads, lease)
 
@@ -152,7 +137,7 @@ class PostgresLedger:
         owner: This process as other processes see it.
     """
 
-    def __init__(self, pool: ConnectionPool[Connection[TupleRow]], threads: Executor, lease: timedelta = LEASE) -> None:
+    def __init__(self, pool: SyncPool, threads: Executor, lease: timedelta = LEASE) -> None:
         self._pool = pool
         self.threads = threads
         self._has_deleted_old = False
@@ -161,13 +146,8 @@ class PostgresLedger:
 
     @contextmanager
     def _connection(self) -> Generator[Connection[TupleRow]]:
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except UndefinedTable as error:
-            raise HistoryUnavailable("PostgreSQL lacks the job ledger: run `cache-pipeline migrate`") from error
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+        with lend_connection(self._pool, "the job ledger") as connection:
+            yield connection
 
     def claim(self, request: LedgerRequest) -> LedgerClaim:
         """Record the intent to send a query, or take over the entry that a dead process has left.

@@ -6,17 +6,12 @@ from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
-import psycopg
-from psycopg import Connection, Cursor
-from psycopg.errors import UndefinedTable
+from psycopg import Cursor
 from psycopg.rows import TupleRow
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.names import ListedName, NameChanges, NameVersion, merge_names
 from cache_pipeline.storage.base import LookupState, NameScope
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 _CONNECTIONS = 2
 _NO_CHANGES = NameChanges({}, frozenset(), {})
@@ -71,36 +66,20 @@ _STATE = """
 @contextmanager
 def open_names(postgres_url: str) -> Generator[PostgresNameStore]:
     """Open the names of a server; connect on first use, and close the connections at the end."""
-    pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
-        postgres_url,
-        kwargs=dict(WITHOUT_PREPARED_STATEMENTS),
-        min_size=0,
-        max_size=_CONNECTIONS,
-        num_workers=1,
-        timeout=20,
-        check=ConnectionPool.check_connection,
-        name="names",
-        open=False,
-    )
-    with pool:
+    with sync_connection_pool(postgres_url, "names", _CONNECTIONS, autocommit=False) as pool:
         yield PostgresNameStore(pool)
 
 
 class PostgresNameStore:
     """Names in ``cache_pipeline_state.entity_name``."""
 
-    def __init__(self, pool: ConnectionPool[Connection[TupleRow]]) -> None:
+    def __init__(self, pool: SyncPool) -> None:
         self._pool = pool
 
     @contextmanager
     def _transaction(self) -> Generator[Cursor[TupleRow]]:
-        try:
-            with self._pool.connection() as connection, connection.cursor() as cursor:
-                yield cursor
-        except UndefinedTable as error:
-            raise HistoryUnavailable("PostgreSQL lacks the tables of names: run `cache-pipeline migrate`") from error
-        except (PoolTimeout, psycopg.OperationalError) as error:
-            raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+        with lend_connection(self._pool, "the tables of names") as connection, connection.cursor() as cursor:
+            yield cursor
 
     def update(self, scope: NameScope, lookup: str, listed: Mapping[str, ListedName], at: datetime) -> NameChanges:
         """Store what a complete listing changes, unless a later one was stored. See the port for the arguments."""
