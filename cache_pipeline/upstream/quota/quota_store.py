@@ -236,8 +236,11 @@ class QuotaStore:
 
         async def name() -> None:
             until = await self._now() + self._policy.job_seconds
-            await self._redis.zadd(self._keys.jobs_log, {job_id: round(until * 1_000_000)})
-            await self._redis.zrem(self._keys.jobs_log, grant.grant_id)
+            # Together, so that the job is never counted twice.
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.zadd(self._keys.jobs_log, {job_id: round(until * 1_000_000)})
+                pipeline.zrem(self._keys.jobs_log, grant.grant_id)
+                await pipeline.execute()
 
         await self._run_best_effort(name)
 
@@ -294,7 +297,7 @@ class QuotaStore:
     def _window_seconds(self, limit: NamedLimit) -> float:
         seconds = self._policy.window_seconds if limit.window_seconds is None else limit.window_seconds
         # A log of a whole day would be long. A longer window only pauses, by the vendor's own Retry-After.
-        return min(seconds, _LONGEST_WINDOW_SECONDS) * (1 + WINDOW_GUARD) if seconds <= _LONGEST_WINDOW_SECONDS else 0.0
+        return seconds * (1 + WINDOW_GUARD) if seconds <= _LONGEST_WINDOW_SECONDS else 0.0
 
     def _counted(self, log: str) -> str | None:
         """Return what a log of this account counts; None for one of another account."""
