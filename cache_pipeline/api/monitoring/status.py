@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import time
 from typing import Any, TypeVar
 
 from cache_pipeline.api import schemas
@@ -156,17 +155,15 @@ async def _read_today(query_service: QueryService) -> schemas.TodayView:
     service, now = query_service.report_service, query_service.clock()
     await query_service.counters.flush()
     requests = await query_service.counters.read_requests_of_today()
-    series = {service.series(report).id: (name, report) for name, report in query_service.reports.items()}
-    midnight = now.combine(now.date(), time(), now.tzinfo)
-    spent = await query_service.status_queries.vendor_requests(
-        [service.series(report) for _, report in series.values()], midnight
-    )
+    series = {name: service.series(report) for name, report in query_service.reports.items()}
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    spent = await query_service.status_queries.vendor_requests(series.values(), midnight)
     by_tier = Counter[str]()
     for (tier, result), count in requests.items():
         # The pages and the health checks have no tier.
         if result in _ANSWERED and tier != _NO_TIER:
             by_tier[tier] += count
-    by_report = {series[each][0]: count for each, count in spent.items()}
+    by_report = {name: spent[each.id] for name, each in series.items() if each.id in spent}
     return schemas.TodayView(
         answered=by_tier.total(),
         by_tier=dict(by_tier),
