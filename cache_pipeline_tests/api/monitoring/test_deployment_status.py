@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from cache_pipeline.cli.main import cli
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.settings import ApiSettings
-from cache_pipeline_tests.api.conftest import DAY, REPORT
+from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_auth import create_key
 
 KEYS = ApiSettings(auth="keys")
@@ -47,9 +47,10 @@ async def test_status_shows_what_today_cost_and_saved(open_api):
 async def test_reports_are_those_of_the_command_line(
     open_api, monkeypatch, tmp_path, postgres_database, redis_database
 ):
-    recent = REPORT.model_copy(update={"name": "queue_hour"})
-    async with open_api(recent) as api:
-        status = await read(api)
+    async with open_api() as api:
+        api.start_worker()
+        await api.wait_until_finished((await api.http.get(URL)).headers["Location"])
+        status = (await api.http.get("/v1/status?days=400")).json()
     (shown,) = status["reports"]
     (tmp_path / "queue_hour.yaml").write_text(
         "name: queue_hour\ndescription: Offered\nplatform: reportdata\nquery_type: queue-performance\ngranularity: PT1H\n"
@@ -59,9 +60,12 @@ async def test_reports_are_those_of_the_command_line(
     monkeypatch.setenv("CACHE_PIPELINE_REPORTS_DIR", str(tmp_path))
     monkeypatch.setenv("CACHE_PIPELINE_POSTGRES_URL", postgres_database)
     monkeypatch.setenv("CACHE_PIPELINE_REDIS_URL", redis_database)
-    printed = await asyncio.to_thread(CliRunner().invoke, cli, ["status", "--json"], catch_exceptions=False)
+    printed = await asyncio.to_thread(
+        CliRunner().invoke, cli, ["status", "--json", "--days", "400"], catch_exceptions=False
+    )
     (described,) = json.loads(printed.stdout)["reports"]
     assert shown.keys() == described.keys()
+    assert shown["days"]["2026-01-05"] == "final"
     assert (shown["report"], shown["days"]) == (described["report"], described["days"])
 
 
