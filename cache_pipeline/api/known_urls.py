@@ -44,12 +44,13 @@ async def _respond_if_known(query_service: QueryService, request: Request) -> Re
     parsed = query_service.parse_cache.get(caller.tenant, request.scope)
     if parsed is None or not caller.may_query(parsed.report.name):
         return None
-    headers = request.headers
+    # The first of equal headers counts, as it does for the routes.
+    headers = {name: value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
     preferences = RequestPreferences(
         request,
-        accept=headers.get("accept"),
-        prefer=headers.get("prefer"),
-        if_none_match=headers.get("if-none-match"),
-        cache_control=headers.get("cache-control"),
+        accept=headers.get(b"accept"),
+        prefer=headers.get(b"prefer"),
+        if_none_match=headers.get(b"if-none-match"),
+        cache_control=headers.get(b"cache-control"),
     )
     return await respond(query_service, parsed, caller, preferences)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from cache_pipeline.api.problems import Problem
 
 #: The longest time that a request waits for an answer: less than the 60 seconds after which most proxies give up.
 MAX_WAIT_SECONDS = 50.0
+#: Clients send few different headers, and a header is at most 32 KB long.
+_remember = lru_cache(maxsize=256)
 
 
 class MediaFormat(StrEnum):
@@ -45,6 +48,7 @@ def _weight(ranges: list[tuple[str, float]], media_format: MediaFormat) -> float
     return next((quality_by_range[name] for name in candidates if name in quality_by_range), 0.0)
 
 
+@_remember
 def negotiate_format(accept: str | None) -> MediaFormat:
     """Return the format that an Accept header prefers.
 
@@ -63,6 +67,7 @@ def negotiate_format(accept: str | None) -> MediaFormat:
     return best
 
 
+@_remember
 def accepts_json(accept: str | None) -> bool:
     """Return whether an Accept header admits JSON of any kind, so that its caller can read a job."""
     ranges = [part.partition(";")[0].strip().lower() for part in (accept or "*/*").split(",")]
@@ -85,6 +90,7 @@ class Preference:
 _WAIT = re.compile(r"^wait\s*=\s*\"?(\d{1,9})\"?$", re.IGNORECASE)
 
 
+@_remember
 def parse_prefer(prefer: str | None) -> Preference:
     """Parse the supported preferences, and ignore all others as the RFC requires."""
     wait, is_async = 0.0, False
@@ -98,6 +104,7 @@ def parse_prefer(prefer: str | None) -> Preference:
     return Preference(0.0, "respond-async" if is_async else None)
 
 
+@_remember
 def wants_refresh(cache_control: str | None) -> bool:
     """Return whether a request's Cache-Control refuses stored answers (RFC 9111, 5.2.1.4)."""
     return any(part.strip().lower() == "no-cache" for part in (cache_control or "").split(","))

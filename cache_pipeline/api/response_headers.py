@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 
 from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.query.interval import format_instant
@@ -113,15 +116,17 @@ def answer_headers(
     *,
     policy: CachePolicy,
     is_collapsed: bool = False,
-) -> dict[str, str]:
+) -> Mapping[str, str]:
     """Return the headers of a 200 or a 304."""
     age = answer_age(answer, report, now)
-    return response_headers(
+    return _format_headers(
         answer.etag, answer.completeness, media_format, source, age, policy, is_collapsed=is_collapsed
     )
 
 
-def response_headers(
+# Within a second, all readers of an answer receive the same headers.
+@lru_cache(maxsize=1024)
+def _format_headers(
     etag: str,
     completeness: Completeness,
     media_format: MediaFormat,
@@ -129,9 +134,8 @@ def response_headers(
     age: AnswerAge,
     policy: CachePolicy,
     *,
-    is_collapsed: bool = False,
-) -> dict[str, str]:
-    """Return the headers of an answer whose age is already completeness."""
+    is_collapsed: bool,
+) -> Mapping[str, str]:
     headers = {
         "Content-Type": media_format.content_type,
         "ETag": format_etag(media_format, etag),
@@ -143,4 +147,4 @@ def response_headers(
     }
     if completeness.provisional_from is not None:
         headers["Provisional-From"] = format_instant(completeness.provisional_from)
-    return headers
+    return MappingProxyType(headers)

@@ -300,7 +300,7 @@ async def answer_response(
 ) -> Response:
     """Return an answer in the requested format, or 304 if the caller already has it."""
     served = await _with_names(query_service, query, served)
-    headers = answer_headers(
+    fixed = answer_headers(
         served.answer,
         preferences.media_format,
         query.report,
@@ -309,7 +309,7 @@ async def answer_response(
         policy=query_service.cache_policy,
         is_collapsed=served.is_collapsed,
     )
-    headers |= preferences.rate_limit_headers
+    headers = {**fixed, **preferences.rate_limit_headers}
     preferences.state.tier = served.source
     if preferences.prefer.wait_seconds and preferences.prefer.applied:
         headers["Preference-Applied"] = preferences.prefer.applied

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import cast
 
 from redis.asyncio import Redis
@@ -27,9 +26,8 @@ _SEPARATOR = b"\n"
 
 
 @dataclass(frozen=True)
-class _Header:
-    etag: str
-    completeness: Completeness
+class _StoredAnswer:
+    answer: Answer
     written_at: float
     life: float
     cost: float
@@ -55,7 +53,7 @@ class RedisHotTier:
         self._uniform = uniform
         self._now = now
         # Callers of this process that want the same answer at the same moment share one read.
-        self._reads = Coalescer[bytes | None, None]()
+        self._reads = Coalescer[_StoredAnswer | None, None]()
         self._link = RedisLink("the hot tier holds nothing, and history answers")
 
     async def get(self, query: CanonicalQuery) -> Answer | None:
@@ -65,17 +63,15 @@ class RedisHotTier:
 
     async def get_entry(self, key: str) -> HotEntry | None:
         """Return the answer with a key and whether to refresh it, or None if none is stored."""
-        value = await self._reads.run(key, lambda _: self._read(key))
-        if not value:
+        stored = await self._reads.run(key, lambda _: self._read(key))
+        if stored is None:
             return None
-        line, _, body = value.partition(_SEPARATOR)
-        header = _parse_header(line)
-        age = self._now() - header.written_at
-        answer = Answer(body, header.etag, header.completeness)
-        return HotEntry(answer, is_refresh_due(age, header.life, header.cost, self._uniform()))
+        age = self._now() - stored.written_at
+        return HotEntry(stored.answer, is_refresh_due(age, stored.life, stored.cost, self._uniform()))
 
-    async def _read(self, key: str) -> bytes | None:
-        return cast("bytes | None", await self._link.execute(lambda: self._redis.get(key), fallback=None))
+    async def _read(self, key: str) -> _StoredAnswer | None:
+        value = cast("bytes | None", await self._link.execute(lambda: self._redis.get(key), fallback=None))
+        return _deserialize(value) if value else None
 
     async def put(self, answers: Iterable[tuple[CanonicalQuery, Answer]], as_of: datetime, cost: float = 0.0) -> None:
         """Store answers for less than five seconds each (G8, G21) and not beyond their freshness (G11), in one round trip.
@@ -118,9 +114,8 @@ def _serialize(answer: Answer, written_at: float, life: float, cost: float) -> b
     return json.dumps(header).encode() + _SEPARATOR + answer.body
 
 
-@lru_cache(maxsize=1024)
-def _parse_header(line: bytes) -> _Header:
-    """Parse the line before a body. The result is cached, because many readers read the same line."""
+def _deserialize(value: bytes) -> _StoredAnswer:
+    line, _, body = value.partition(_SEPARATOR)
     header = json.loads(line)
     completeness = Completeness(
         datetime.fromisoformat(header["complete_through"]),
@@ -129,7 +124,8 @@ def _parse_header(line: bytes) -> _Header:
         # An answer that an older version wrote lacks it.
         _optional_instant(header.get("fresh_until")),
     )
-    return _Header(header["etag"], completeness, header["written_at"], header["life"], header["cost"])
+    answer = Answer(body, header["etag"], completeness)
+    return _StoredAnswer(answer, header["written_at"], header["life"], header["cost"])
 
 
 def _optional_instant(text: str | None) -> datetime | None:
