@@ -9,20 +9,36 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
-from cache_pipeline.query.declarations import Declaration, read_declarations, read_report
+from cache_pipeline.query.declarations import (
+    Declaration,
+    DeclarationError,
+    LiveDeclaration,
+    LiveRules,
+    Mistake,
+    read_declarations,
+    read_report,
+)
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
-from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, find_invalid_names
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.vendors.declaration_rules import find_vendor_problems, use_row_keys
-from cache_pipeline.vendors.registry import find_vendor, has_vendor, read_account, read_accounts, vendor_names
+from cache_pipeline.vendors.declaration_rules import find_live_problems, find_vendor_problems, use_row_keys
+from cache_pipeline.vendors.registry import (
+    find_vendor,
+    has_vendor,
+    live_query_types,
+    read_account,
+    read_accounts,
+    vendor_names,
+)
 from cache_pipeline.vendors.spec import VendorSpec
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
@@ -39,6 +55,7 @@ if TYPE_CHECKING:
     from cache_pipeline.vendors.base import VendorAdapter
 
 logger = logging.getLogger(__name__)
+AnyReport = TypeVar("AnyReport", Report, LiveReport)
 
 #: Requests of the vendor's limit that are never sent.
 _QUOTA_RESERVE = 3
@@ -75,20 +92,50 @@ class Declarations:
         Raises:
             DeclarationError: Some are invalid; the error lists every mistake.
         """
-        return read_declarations(folder, self.find_problems, self.complete)
+        return self._read_all(folder)[0]
+
+    def read_live(self, folder: Path) -> dict[str, LiveDeclaration]:
+        """Read every declaration in a folder, and return those of live reports.
+
+        Raises:
+            DeclarationError: Some are invalid; the error lists every mistake.
+        """
+        return self._read_all(folder)[1]
+
+    def _read_all(self, folder: Path) -> tuple[dict[str, Declaration], dict[str, LiveDeclaration]]:
+        rules = LiveRules(live_query_types(), self._name_account, self.find_live_problems)
+        declared, live = read_declarations(folder, self.find_problems, self.complete, rules)
+        mistakes = [
+            Mistake(each.file, each.line, field, problem)
+            for each in live.values()
+            for field, problem in _find_service_level_problems(each.report, declared)
+        ]
+        if mistakes:
+            raise DeclarationError(mistakes)
+        return declared, live
 
     def complete(self, report: Report) -> Report:
         """Return a report with what it leaves out: its account, if its vendor has only one, and the key of its rows."""
-        report = use_row_keys(report)
+        return self._name_account(use_row_keys(report))
+
+    def _name_account(self, report: AnyReport) -> AnyReport:
         accounts = self._accounts.get(report.platform, [])
         if report.account is None and len(accounts) == 1:
             return report.model_copy(update={"account": accounts[0]})
         return report
 
+    def find_live_problems(self, report: LiveReport) -> Iterator[tuple[str, str]]:
+        """Yield the problems of a live report that only its vendor and the settings show, as (field, problem)."""
+        if problem := _find_platform_problem(report):
+            yield problem
+            return
+        yield from self._find_account_problem(report)
+        yield from find_live_problems(report)
+
     def find_problems(self, report: Report) -> Iterator[tuple[str, str]]:
         """Yield the problems of a declaration that only its vendor and the settings show, as (field, problem)."""
-        if not has_vendor(report.platform):
-            yield "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(vendor_names())}"
+        if problem := _find_platform_problem(report):
+            yield problem
             return
         yield from self._find_account_problem(report)
         problems = list(find_vendor_problems(report))
@@ -99,7 +146,7 @@ class Declarations:
                 yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
             yield from find_publication_problems(report, columns)
 
-    def _find_account_problem(self, report: Report) -> Iterator[tuple[str, str]]:
+    def _find_account_problem(self, report: Report | LiveReport) -> Iterator[tuple[str, str]]:
         accounts = self._accounts.get(report.platform, [])
         if report.account is None and len(accounts) > 1:
             yield (
@@ -116,10 +163,37 @@ class Declarations:
             )
 
 
+def _find_platform_problem(report: Report | LiveReport) -> tuple[str, str] | None:
+    if has_vendor(report.platform):
+        return None
+    return "platform", f"unknown platform {report.platform!r}; expected one of {', '.join(vendor_names())}"
+
+
+def _find_service_level_problems(live: LiveReport, declared: Mapping[str, Declaration]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the report from which a live report takes the day's service level."""
+    if (source := live.service_level) is None:
+        return
+    if source.report not in declared:
+        yield "service_level.report", f"there is no report {source.report!r}; declared reports: {', '.join(declared)}"
+        return
+    report = declared[source.report].report
+    if lacking := [dimension for dimension in live.group_by if dimension not in report.group_by]:
+        yield "service_level.report", f"{report.name} is not by {', '.join(lacking)}, as {live.name} is"
+        return
+    sums = [column.name for column in report_columns(report) if column.fold is Fold.sum]
+    for field in ("numerator", "denominator"):
+        name = getattr(source, field)
+        if name not in sums:
+            yield (
+                f"service_level.{field}",
+                f"{report.name} has no column {name!r} that adds up; it has {', '.join(sums)}",
+            )
+
+
 def report_schema_text() -> str:
     """Return the JSON Schema of a report declaration, for editors."""
     return report_json_schema_text(
-        vendor_names(), sorted({kind for name in vendor_names() for kind in find_vendor(name).rows})
+        vendor_names(), sorted({kind for name in vendor_names() for kind in find_vendor(name).rows}), live_query_types()
     )
 
 
@@ -130,6 +204,16 @@ def load_reports(settings: Settings, folder: Path | None = None) -> dict[str, Re
         DeclarationError: Some are invalid; the error lists every mistake.
     """
     return {name: each.report for name, each in load_declarations(settings, folder).items()}
+
+
+def load_live_reports(settings: Settings, folder: Path | None = None) -> dict[str, LiveReport]:
+    """Read the declarations in a folder, by default the settings' own, and return the live reports.
+
+    Raises:
+        DeclarationError: As ``load_reports``.
+    """
+    found = Declarations(settings).read_live(folder or settings.reports_dir)
+    return {name: each.report for name, each in found.items()}
 
 
 def load_declarations(settings: Settings, folder: Path | None = None) -> dict[str, Declaration]:
@@ -366,7 +450,9 @@ async def open_service(
     from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
     from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
+    from cache_pipeline.service.live_answers import LiveAnswers
     from cache_pipeline.service.report_service import ReportService
+    from cache_pipeline.storage.answer import Answer
     from cache_pipeline.storage.coalescer import Coalescer
     from cache_pipeline.storage.postgres.history import open_history
     from cache_pipeline.storage.postgres.ledger import open_ledger
@@ -382,6 +468,7 @@ async def open_service(
         adapters: dict[str, VendorAdapter] = {}
         job_pollers: dict[str, JobPoller] = {}
         retention: dict[str, timedelta] = {}
+        clients: dict[str, httpx.AsyncClient] = {}
         for account_id, account in accounts.items():
             if account.is_insecure:
                 logger.warning(
@@ -391,6 +478,7 @@ async def open_service(
             client = await stack.enter_async_context(connection.open_client(redis))
             if kept := await _find_retention(redis, connection, account):
                 retention[account_id] = kept
+            clients[account_id] = client
             adapters[account_id] = connection.vendor.create_adapter(client, account)
             job_pollers[account_id] = JobPoller(
                 PollPolicy(account.poll_policy),
@@ -398,14 +486,18 @@ async def open_service(
                 GuideSchedule(),
                 deadline_seconds=account.job_deadline_seconds,
             )
+        hot, names = RedisHotTier(redis), stack.enter_context(open_names(settings.required_postgres_url()))
+        single_flight = await stack.enter_async_context(RedisSingleFlight(redis))
+        live_coalescer = await stack.enter_async_context(Coalescer[Answer, None]())
         yield ReportService(
             accounts=adapters,
             history=stack.enter_context(open_history(settings.required_postgres_url())),
-            hot=RedisHotTier(redis),
+            hot=hot,
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
-            single_flight=await stack.enter_async_context(RedisSingleFlight(redis)),
+            single_flight=single_flight,
             coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
-            names=stack.enter_context(open_names(settings.required_postgres_url())),
+            names=names,
+            live=LiveAnswers(clients, hot, names, single_flight, live_coalescer, utc_now),
             clock=utc_now,
             tenant=settings.tenant,
             on_stored=on_stored,

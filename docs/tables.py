@@ -9,6 +9,7 @@ import griffe
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.vendors.registry import find_vendor, vendor_names
@@ -26,6 +27,14 @@ def report_fields() -> str:
     tables = [_field_table(schema, schema)]
     tables += [f"## `{name}`\n\n{_field_table(group, schema)}" for name, group in groups.items()]
     return "\n\n".join(tables)
+
+
+def live_report_fields() -> str:
+    """Return a table of the fields of a live report, and a table per group of fields."""
+    schema = LiveReport.model_json_schema()
+    names = {"thresholds": "Thresholds", "service_level": "ServiceLevel", "a threshold": "Threshold"}
+    groups = [f"`{name}`:\n\n{_field_table(schema['$defs'][group], schema)}" for name, group in names.items()]
+    return "\n\n".join([_field_table(schema, schema), *groups])
 
 
 def settings() -> str:
@@ -55,7 +64,8 @@ def account_fields() -> str:
 
 
 _TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (report_fields, settings, api_settings, job_settings, account_fields)
+    table.__name__: table
+    for table in (report_fields, live_report_fields, settings, api_settings, job_settings, account_fields)
 }
 
 

@@ -15,6 +15,11 @@ from cache_pipeline.storage.answer import describe_answer, read_rows
 from cache_pipeline.storage.rendering import csv_text, rows_as_csv
 
 _ROWS_PER_PART = 10_000
+#: What of an answer's head the formats of Arrow have as metadata.
+_METADATA = (
+    *("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt"),
+    *("observedAt", "freshUntil"),
+)
 
 
 def render_body(
@@ -78,9 +83,5 @@ def _arrow_stream(table: pa.Table) -> Iterator[bytes]:
 
 def _table(body: bytes, columns: Sequence[Column], rows: pa.Table | None) -> pa.Table:
     head = describe_answer(body)
-    metadata = {
-        name: str(head[name])
-        for name in ("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt")
-        if head.get(name) is not None
-    }
+    metadata = {name: str(head[name]) for name in _METADATA if head.get(name) is not None}
     return (read_rows(body, columns) if rows is None else rows).replace_schema_metadata(metadata)

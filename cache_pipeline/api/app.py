@@ -41,8 +41,9 @@ from cache_pipeline.api.routes import jobs as job_routes
 from cache_pipeline.api.routes import operations as operation_routes
 from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
-from cache_pipeline.bootstrap import load_reports, open_quotas, open_service, utc_now
+from cache_pipeline.bootstrap import load_live_reports, load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
@@ -83,6 +84,7 @@ def create_app(
     settings: Settings,
     *,
     reports: Mapping[str, Report] | None = None,
+    live_reports: Mapping[str, LiveReport] | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """Create the HTTP API. It connects when it starts, and closes what it opened when it ends.
@@ -90,12 +92,14 @@ def create_app(
     Args:
         settings: Settings of the deployment.
         reports: The declared reports by name; those of the settings' folder by default.
+        live_reports: The declared live reports by name, likewise; none if only `reports` are given.
         clock: The current time in UTC.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         declared = load_reports(settings) if reports is None else reports
+        declared_live = load_live_reports(settings) if reports is None and live_reports is None else live_reports or {}
         async with AsyncExitStack() as stack:
             report_service = await stack.enter_async_context(open_service(settings, declared=tuple(declared.values())))
             limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
@@ -108,6 +112,7 @@ def create_app(
                 settings=settings,
                 report_service=report_service,
                 reports=declared,
+                live_reports=declared_live,
                 quotas=await stack.enter_async_context(open_quotas(settings)),
                 jobs=PostgresJobStore(pool),
                 queue=await stack.enter_async_context(open_queue(settings)),

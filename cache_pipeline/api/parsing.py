@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from starlette.types import Scope
@@ -17,6 +17,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.payload import find_report_for, read_filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
@@ -31,7 +32,7 @@ from cache_pipeline.vendors.registry import read_payload
 _JOB_TTL_TIER = "job"
 #: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
-_NAMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
+NAME_TIMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
 _MAX_CACHED_URLS, _MAX_CACHED_URL_BYTES = 4_000, 1_000
 
 
@@ -104,7 +105,7 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
     columns = service.columns(report)
     resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
     names = request.get("names")
-    return replace(_check_limits(service, resolved, max_buckets), names=_NAMES[names] if names else None)
+    return replace(_check_limits(service, resolved, max_buckets), names=NAME_TIMES[names] if names else None)
 
 
 def parse_payload(
@@ -119,7 +120,10 @@ def parse_payload(
     return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
 
 
-def check_permission(reports: Mapping[str, Report], name: str, caller: Principal) -> Report:
+_AnyReport = TypeVar("_AnyReport", bound=Report | LiveReport)
+
+
+def check_permission(reports: Mapping[str, _AnyReport], name: str, caller: Principal) -> _AnyReport:
     """Return the report with a name, if the caller may query it.
 
     Raises:

@@ -23,6 +23,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, build_cache_policy
 from cache_pipeline.errors import QueueUnavailable
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.cached_answers import Hit, Miss
 from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
@@ -87,6 +88,7 @@ class QueryService:
         settings: Settings of the deployment.
         report_service: Answers queries for the deployment's own tenant.
         reports: The declared reports by name.
+        live_reports: The declared live reports by name.
         quotas: Policy and quota of each vendor account.
         jobs: The job table.
         queue: The message queue.
@@ -109,6 +111,7 @@ class QueryService:
     settings: Settings
     report_service: ReportService
     reports: Mapping[str, Report]
+    live_reports: Mapping[str, LiveReport]
     quotas: Mapping[str, tuple[QuotaPolicy, Quota]]
     jobs: JobStore
     queue: JobQueue
@@ -160,6 +163,17 @@ class QueryService:
         found = await answers.lookup(query.query)
         self.demand.record(query.hot_key, query.query, is_hit=isinstance(found, Hit))
         return _served(found) if isinstance(found, Hit) else await self._serve_miss(query, found, caller)
+
+    async def serve_live(self, report: LiveReport, tenant: str) -> ServedAnswer:
+        """Answer a live report from the hot tier, or ask the vendor while the caller waits: that takes one request.
+
+        Raises:
+            CachePipelineError: The vendor could not be asked.
+        """
+        if self.report_service.live is None:
+            raise RuntimeError("the service was opened without live reports")
+        answer, is_hot = await self.report_service.live.answer(report, tenant)
+        return ServedAnswer(answer, CacheStatusSource.hot if is_hot else CacheStatusSource.vendor)
 
     async def serve_after_job(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:
         """Answer a query whose job has finished, as `serve` does, but without recording demand again."""

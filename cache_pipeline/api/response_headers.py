@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.query.interval import format_instant
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline.storage.answer import Answer, Completeness
@@ -48,7 +49,7 @@ class AnswerAge:
         return self.ttl_seconds is not None and self.ttl_seconds < 0
 
 
-def answer_age(answer: Answer, report: Report, now: datetime) -> AnswerAge:
+def answer_age(answer: Answer, report: Report | LiveReport, now: datetime) -> AnswerAge:
     """Return the age of an answer's provisional figures."""
     completeness = answer.completeness
     if completeness.provisional_from is None or completeness.fetched_at is None:
@@ -110,7 +111,7 @@ def cache_status(source: CacheStatusSource, age: AnswerAge, *, is_collapsed: boo
 def answer_headers(
     answer: Answer,
     media_format: MediaFormat,
-    report: Report,
+    report: Report | LiveReport,
     source: CacheStatusSource,
     now: datetime,
     *,

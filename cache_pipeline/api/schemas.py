@@ -219,10 +219,24 @@ class ReportInfo(_Schema):
     href: str = Field(description="Path to query the report")
 
 
+class LiveReportInfo(_Schema):
+    """A declared live report, which shows the present."""
+
+    name: str
+    description: str
+    platform: str
+    query_type: str
+    group_by: list[str]
+    metrics: list[str]
+    freshness_seconds: int = Field(description="How old its figures may become")
+    href: str = Field(description="Path to query the report, without an interval")
+
+
 class ReportList(_Schema):
     """The reports that a key may query."""
 
     reports: list[ReportInfo]
+    live_reports: list[LiveReportInfo]
 
 
 class ClientQuotaView(_Schema):

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
@@ -67,7 +67,7 @@ def create(
 ) -> None:
     """Create a key and print it. It cannot be shown again: only its hash is stored."""
     settings = read_settings()
-    declared = load_reports(settings)
+    declared = {**load_reports(settings), **load_live_reports(settings)}
     for report in reports:
         find_report(declared, report)
     principal = Principal(

@@ -2,7 +2,7 @@
 
 import click
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, report_schema_text
+from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history, report_schema_text
 from cache_pipeline.settings import read_settings
 
 
@@ -13,8 +13,11 @@ def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by 
     if json_schema:
         click.echo(report_schema_text(), nl=False)
         return
-    for name, report in load_reports(read_settings()).items():
+    settings = read_settings()
+    for name, report in load_reports(settings).items():
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
+    for name, report in load_live_reports(settings).items():
+        click.echo(f"{name:<24} {report.platform}/{report.query_type}, live")
 
 
 @click.command()

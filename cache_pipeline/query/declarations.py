@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cache_pipeline.errors import QueryError, UnknownReport
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 
 Location = tuple[str | int, ...]
+_AnyReport = TypeVar("_AnyReport", bound=Report | LiveReport)
 
 # Use libyaml where available: without it, a thousand declarations take seconds.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -81,6 +83,39 @@ Complete = Callable[[Report], Report]
 Review = Callable[[Report], Iterable[tuple[str, str]]]
 
 
+@dataclass(frozen=True)
+class LiveDeclaration:
+    """A live report and where it is declared.
+
+    Attributes:
+        report: The live report.
+        file: The declaration's path.
+        line: The 1-based line of its name.
+    """
+
+    report: LiveReport
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class LiveRules:
+    """Which declarations are of live reports, and what vendors have to say about those.
+
+    Attributes:
+        query_types: The query types that vendors have for what happens now.
+        complete: Fills in what a declaration may leave to the settings.
+        review: Yields what is wrong with a well-formed declaration as (dotted field, problem) pairs.
+    """
+
+    query_types: Collection[str] = ()
+    complete: Callable[[LiveReport], LiveReport] = lambda report: report
+    review: Callable[[LiveReport], Iterable[tuple[str, str]]] = lambda _report: ()
+
+
+_NO_LIVE_REPORTS = LiveRules()
+
+
 def _no_review(_report: Report) -> Iterable[tuple[str, str]]:
     return ()
 
@@ -110,19 +145,18 @@ def _line_of(node: yaml.Node | None, location: Location) -> int:
     return line
 
 
-def _fields(location: Location) -> Iterable[str]:
-    """Return the fields of the report or of its group at ``location``; none where the location is deeper."""
-    model: object = Report
+def _fields(location: Location, model: object) -> Iterable[str]:
+    """Return the fields of the model or of its group at ``location``; none where the location is deeper."""
     for step in location:
         field = model.model_fields.get(str(step)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = field.annotation if field else None
     return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else ()
 
 
-def _problem(error: ErrorDetails) -> str:
+def _problem(error: ErrorDetails, model: type[BaseModel]) -> str:
     match error["type"]:
         case "extra_forbidden":
-            expected = ", ".join(_fields(error["loc"][:-1]))
+            expected = ", ".join(_fields(error["loc"][:-1], model))
             return f"unknown field {str(error['loc'][-1])!r}" + (f"; expected one of {expected}" if expected else "")
         case "missing":
             return "is missing"
@@ -270,17 +304,42 @@ def read_report(path: Path, review: Review = _no_review, complete: Complete = _a
     Raises:
         DeclarationError: The declaration is invalid; the error carries every mistake in the file.
     """
-    return _read_declaration(path, review, complete).report
-
-
-def _read_declaration(path: Path, review: Review, complete: Complete) -> Declaration:
     node, data, content = _parse(path)
+    return _check(path, node, content, lambda: complete(Report.model_validate(data)), review, Report)
+
+
+def _read_declaration(path: Path, review: Review, complete: Complete, live: LiveRules) -> Declaration | LiveDeclaration:
+    node, data, content = _parse(path)
+    line = _line_of(node, ("name",))
+    if data.get("query_type") in live.query_types:
+        report = _check(
+            path, node, content, lambda: live.complete(LiveReport.model_validate(data)), live.review, LiveReport
+        )
+        return LiveDeclaration(report, path, line)
+    return Declaration(
+        _check(path, node, content, lambda: complete(Report.model_validate(data)), review, Report), path, line
+    )
+
+
+def _check(
+    path: Path,
+    node: yaml.Node,
+    content: _Content,
+    validate: Callable[[], _AnyReport],
+    review: Callable[[_AnyReport], Iterable[tuple[str, str]]],
+    model: type[BaseModel],
+) -> _AnyReport:
+    """Return the report of a file.
+
+    Raises:
+        DeclarationError: The declaration is invalid; the error carries every mistake in the file.
+    """
     mistakes = content.mistakes
     try:
-        report = complete(Report.model_validate(data))
+        report = validate()
     except ValidationError as error:
         mistakes += [
-            Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part))
+            Mistake(path, _line_of(node, part["loc"]), ".".join(map(str, part["loc"])), _problem(part, model))
             for part in error.errors(include_url=False, include_context=False)
             if not content.is_reported(part["loc"])
         ]
@@ -290,7 +349,7 @@ def _read_declaration(path: Path, review: Review, complete: Complete) -> Declara
     ]
     if mistakes:
         raise DeclarationError(mistakes)
-    return Declaration(report, path, _line_of(node, ("name",)))
+    return report
 
 
 def read_reports(folder: Path, review: Review = _no_review, complete: Complete = _as_declared) -> dict[str, Report]:
@@ -299,13 +358,13 @@ def read_reports(folder: Path, review: Review = _no_review, complete: Complete =
     Raises:
         DeclarationError: As ``read_declarations``.
     """
-    return {name: each.report for name, each in read_declarations(folder, review, complete).items()}
+    return {name: each.report for name, each in read_declarations(folder, review, complete)[0].items()}
 
 
 def read_declarations(
-    folder: Path, review: Review = _no_review, complete: Complete = _as_declared
-) -> dict[str, Declaration]:
-    """Read every declaration in a folder and return them by name, sorted by name.
+    folder: Path, review: Review = _no_review, complete: Complete = _as_declared, live: LiveRules = _NO_LIVE_REPORTS
+) -> tuple[dict[str, Declaration], dict[str, LiveDeclaration]]:
+    """Read every declaration in a folder and return the reports and the live reports by name, each sorted by name.
 
     Raises:
         DeclarationError: The folder is missing or empty, a name is declared twice, or a file is invalid; the error
@@ -314,11 +373,11 @@ def read_declarations(
     paths = sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")})
     if not paths:
         raise DeclarationError([Mistake(folder, 0, "", "contains no report declarations (*.yaml)")])
-    declarations: dict[str, Declaration] = {}
+    declarations: dict[str, Declaration | LiveDeclaration] = {}
     mistakes: list[Mistake] = []
     for path in paths:
         try:
-            found = _read_declaration(path, review, complete)
+            found = _read_declaration(path, review, complete, live)
         except DeclarationError as error:
             mistakes.extend(error.mistakes)
             continue
@@ -329,10 +388,14 @@ def read_declarations(
         declarations[name] = found
     if mistakes:
         raise DeclarationError(mistakes)
-    return dict(sorted(declarations.items()))
+    by_name = sorted(declarations.items())
+    return (
+        {name: each for name, each in by_name if isinstance(each, Declaration)},
+        {name: each for name, each in by_name if isinstance(each, LiveDeclaration)},
+    )
 
 
-def find_report(reports: dict[str, Report], name: str) -> Report:
+def find_report(reports: Mapping[str, _AnyReport], name: str) -> _AnyReport:
     """Return the report with this name.
 
     Raises:

@@ -136,7 +136,9 @@ def _names_of(rows: pa.Table, column: str, versions: Versions, when: NameTime) -
     found = names.take(encoded.indices)
     if when is NameTime.current:
         return found
-    starts = rows.column("interval_start").combine_chunks()
+    # Rows without an interval are of the present, or of the moment in which they were observed.
+    times = "interval_start" if "interval_start" in rows.schema.names else "observed_at"
+    starts = rows.column(times).combine_chunks()
     for code, id_ in enumerate(ids):
         # From the latest to the oldest, so that the oldest name that fits is written last. Before its first name was seen, an id
         # had that name.

@@ -130,6 +130,7 @@ PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_p
 #: Whole numbers and numbers as they are written: neither `true` nor `"5"` is one.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 CellCount = Annotated[int, Field(strict=True, ge=2, le=1_000_000)]
+Owner = Annotated[str, AfterValidator(_check_owner)]
 Share = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
@@ -269,9 +270,7 @@ class Report(BaseModel, frozen=True):
     publish: PublishOptions = Field(
         default_factory=PublishOptions, validate_default=True, description="Where answers are stored and published"
     )
-    owners: tuple[Annotated[str, AfterValidator(_check_owner)], ...] = Field(
-        (), description="team:name or an e-mail address, shown in Dagster"
-    )
+    owners: tuple[Owner, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.
     @field_validator("volume_metric")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cache_pipeline.errors import UpstreamRefused
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.names import (
     ListedName,
     NameChanges,
@@ -37,13 +38,13 @@ logger = logging.getLogger(__name__)
 _FORBIDDEN = 403
 
 
-def lookups_by_column(report: Report, columns: Iterable[Column]) -> dict[str, str]:
+def lookups_by_column(report: Report | LiveReport, columns: Iterable[Column]) -> dict[str, str]:
     """Return the lookup that has the names of a column's ids, by column, of those columns that hold ids."""
     found = _lookup_names(report)
     return {column.name: found[column.name] for column in columns if column.name in found}
 
 
-def _lookup_names(report: Report) -> dict[str, str]:
+def _lookup_names(report: Report | LiveReport) -> dict[str, str]:
     """Return the lookup of each column of the report's vendor that holds ids."""
     lookups = find_vendor(report.platform).lookups
     return {to_snake_case(dimension): lookup.name for lookup in lookups for dimension in lookup.dimensions}
@@ -155,7 +156,7 @@ class Names:
     store: NameStore
     tenant: str
 
-    def add(self, report: Report, columns: Sequence[Column], rows: pa.Table, when: NameTime) -> pa.Table:
+    def add(self, report: Report | LiveReport, columns: Sequence[Column], rows: pa.Table, when: NameTime) -> pa.Table:
         """Add a column with names after each column of ids. This blocks.
 
         Args:
@@ -173,7 +174,9 @@ class Names:
         versions = self.store.versions(NameScope(self.tenant, report.account_id), ids)
         return add_names(rows, {column: versions[lookup] for column, lookup in lookups.items()}, when)
 
-    def add_to_answer(self, report: Report, columns: Sequence[Column], answer: Answer, when: NameTime) -> Answer:
+    def add_to_answer(
+        self, report: Report | LiveReport, columns: Sequence[Column], answer: Answer, when: NameTime
+    ) -> Answer:
         """Return an answer with a column of names after each column of ids. This blocks.
 
         Args:
@@ -185,7 +188,7 @@ class Names:
         rows = read_rows(answer.body, columns) if answer.rows is None else answer.rows
         return replace_rows(answer, self.add(report, columns, rows, when))
 
-    def columns(self, report: Report, columns: Sequence[Column]) -> tuple[Column, ...]:
+    def columns(self, report: Report | LiveReport, columns: Sequence[Column]) -> tuple[Column, ...]:
         """Return columns with those of the names."""
         return with_name_columns(columns, lookups_by_column(report, columns))
 

@@ -23,6 +23,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, Hit, Miss, ProgressEvent
 from cache_pipeline.service.clipping import clip_request
+from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, NameStore, SingleFlight
@@ -64,6 +65,7 @@ class ReportService:
         retention: How long the vendor keeps an account's figures, by account, if that is declared.
         has_other_requesters: Whether a cancelled fetch is still wanted by another process, which then takes over the vendor's jobs.
         limits: How large an answer may be; None for any size.
+        live: The answers of live reports; None for a service without them.
     """
 
     accounts: Mapping[str, VendorAdapter]
@@ -81,6 +83,7 @@ class ReportService:
     retention: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     has_other_requesters: HasOtherRequesters = no_other_requesters
     limits: AnswerLimits | None = None
+    live: LiveAnswers | None = None
 
     # --- Reports and their vendors -----------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """The simulator's own endpoints: health, counters, faults, restatements, names and the truth; no token and no rate limit."""
 
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -11,8 +11,10 @@ from starlette.routing import Route
 from cache_pipeline.simulator import intervals
 from cache_pipeline.simulator.aggregate import FACTS, AggregateQuery
 from cache_pipeline.simulator.body import read_json
+from cache_pipeline.simulator.calls import PlacedCall
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.faults import Faults
+from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.request_gate import Handler
 from cache_pipeline.simulator.state import Simulator
 
@@ -38,6 +40,18 @@ class DirectoryChange(BaseModel):
     deleted: bool | None = None
 
 
+class CallToPlace(BaseModel):
+    """The body of `POST /simulator/calls`: a call that is offered now. Without an agent nobody answers it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue: Annotated[int, Field(ge=0)] = 0
+    medium: Literal["voice", "chat", "email"] = "voice"
+    agent: Annotated[int, Field(ge=0)] | None = 0
+    wait_seconds: Annotated[float, Field(ge=0, le=14_400)] = 60.0
+    talk_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
+
+
 class Admin:
     """The simulator's own endpoints."""
 
@@ -54,6 +68,7 @@ class Admin:
             ("POST", "/simulator/faults", self._set_faults),
             ("DELETE", "/simulator/faults", self._clear_faults),
             ("POST", "/simulator/restatements", self._restate),
+            ("POST", "/simulator/calls", self._place_call),
             ("GET", "/simulator/directory", self._directory),
             ("POST", "/simulator/directory", self._change_directory),
             ("GET", "/simulator/truth", self._read_truth),
@@ -88,6 +103,25 @@ class Admin:
         body = await read_json(request, Restatement, self._simulator.settings.max_body_bytes)
         self._simulator.truth.restate(body.day)
         return Response(status_code=204)
+
+    async def _place_call(self, request: Request) -> Response:
+        settings = self._simulator.settings
+        body = await read_json(request, CallToPlace, settings.max_body_bytes)
+        for name, value, count in (("queue", body.queue, settings.queues), ("agent", body.agent or 0, settings.agents)):
+            if value >= count:
+                raise bad_request(f"{name}: there is no {name} {value}; expected less than {count}")
+        now_ms = int(self._simulator.clock.now() * 1000)
+        self._simulator.truth.place(
+            PlacedCall(
+                offered_ms=now_ms,
+                queue=body.queue,
+                media=MEDIA.index(body.medium),
+                agent=body.agent,
+                wait_ms=int(body.wait_seconds * 1000),
+                talk_ms=int(body.talk_seconds * 1000),
+            )
+        )
+        return JSONResponse({"queueId": self._simulator.organisation.values["queueId"][body.queue]}, 201)
 
     async def _directory(self, _: Request) -> Response:
         directory = self._simulator.directory

@@ -3,7 +3,7 @@
 Each day has its own random generator, so a day's calls do not depend on the order in which days are generated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import cached_property
@@ -150,9 +150,20 @@ def _thread_days(id_words: npt.NDArray[np.uint64], is_email: Flags, share: float
     return is_thread * (1 + (id_words[:, 1] >> np.uint64(40)).astype(np.int64) % MAX_THREAD_DAYS)
 
 
+def queue_agents(queue: int, queues: int, agents: int) -> tuple[int, ...]:
+    """Return the agents who may answer a queue's calls, ascending."""
+    first, serving = queue * agents // queues, _serving(queues, agents)
+    chosen = [(first + number) % agents for number in range(serving)]
+    return tuple(sorted({*chosen, *(agent - agent % _WEEKEND_STAFF for agent in chosen)}))
+
+
+def _serving(queues: int, agents: int) -> int:
+    return max(1, min(agents, max(agents // 3, -(-agents // queues))))
+
+
 def _agents(rng: np.random.Generator, queue: Codes, queues: int, agents: int, day: date) -> Codes:
     """Return an agent for each call, from the roughly one third of agents who serve its queue; fewer work on weekends."""
-    serving = max(1, min(agents, max(agents // 3, -(-agents // queues))))
+    serving = _serving(queues, agents)
     first = queue * agents // queues
     chosen = (first + rng.integers(0, serving, len(queue))) % agents
     return chosen - chosen % _WEEKEND_STAFF if day.weekday() >= _SATURDAY else chosen
@@ -189,6 +200,57 @@ def generate_outcomes(
     return replace(
         calls, talk_ms=calls.talk_ms + _thread_days(calls.id_words, is_email, settings.thread_share) * _DAY_MS
     )
+
+
+@dataclass(frozen=True)
+class PlacedCall:
+    """One call in addition to the generated ones.
+
+    Attributes:
+        offered_ms: Instant of the offer, milliseconds since the epoch.
+        queue: Code of the queue.
+        media: Code of the medium.
+        agent: Code of the agent who answers; None if nobody does.
+        wait_ms: Time from the offer to the answer or the abandon.
+        talk_ms: Talk time, if it is answered.
+    """
+
+    offered_ms: int
+    queue: int
+    media: int
+    agent: int | None
+    wait_ms: int
+    talk_ms: int
+
+
+def place_calls(calls: Calls, placed: Sequence[PlacedCall], settings: SimulatorSettings) -> Calls:
+    """Return a day's calls with others among them."""
+    if not placed:
+        return calls
+    answered = np.array([call.agent is not None for call in placed])
+    wait = np.array([call.wait_ms for call in placed], dtype=np.int64)
+    offered = np.array([call.offered_ms for call in placed], dtype=np.int64)
+    nothing = np.zeros(len(placed), dtype=np.int64)
+    more = Calls(
+        offered_ms=offered,
+        queue=np.array([call.queue for call in placed], dtype=np.int64),
+        media=np.array([call.media for call in placed], dtype=np.int64),
+        agent=np.array([settings.agents if call.agent is None else call.agent for call in placed], dtype=np.int64),
+        abandoned=~answered,
+        wait_ms=wait,
+        talk_ms=np.array([call.talk_ms for call in placed], dtype=np.int64) * answered,
+        held_ms=nothing,
+        acw_ms=nothing,
+        transferred=np.zeros(len(placed), dtype=np.bool_),
+        met=answered & (wait <= settings.service_level_seconds * _SECOND),
+        delay=np.zeros(len(placed)),
+        id_words=np.stack([offered.astype(np.uint64), np.arange(len(placed), dtype=np.uint64)], axis=1),
+    )
+    joined = {
+        each.name: np.concatenate([getattr(calls, each.name), getattr(more, each.name)]) for each in fields(Calls)
+    }
+    order = np.argsort(joined["offered_ms"], kind="stable")
+    return Calls(**{name: column[order] for name, column in joined.items()})
 
 
 def generated_calls(settings: SimulatorSettings) -> Generate:

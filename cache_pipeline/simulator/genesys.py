@@ -1,4 +1,4 @@
-"""Routes of the Genesys platform: aggregates of all families, details of conversations and users, listings of names.
+"""Routes of the Genesys platform: aggregates of all families, details, observations, and listings of names.
 
 The vendor documents the ErrorBody, the 429, and no header with the remaining quota. Each module lists what is documented and what is
 the simulator's choice.
@@ -11,6 +11,7 @@ from cache_pipeline.simulator.genesys_conversations import ConversationDetails
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
 from cache_pipeline.simulator.genesys_jobs import JobService
 from cache_pipeline.simulator.genesys_lookups import Lookups
+from cache_pipeline.simulator.genesys_observations import Observations
 from cache_pipeline.simulator.genesys_organisation import OrganisationFacts
 from cache_pipeline.simulator.genesys_query import CONVERSATIONS, FLOWS
 from cache_pipeline.simulator.genesys_users import UserAggregates, UserDetails
@@ -35,6 +36,7 @@ def genesys_routes(job_service: JobService, gate: Gate) -> list[Route]:
         *UserAggregates(job_service).routes(gate),
         *ConversationDetails(job_service).routes(gate),
         *UserDetails(job_service).routes(gate),
+        *Observations(job_service.simulator).routes(gate),
         *Lookups(job_service.simulator).routes(gate),
         *OrganisationFacts(job_service.simulator).routes(gate),
         gate.unknown_route("/api/v2/{rest:path}"),

@@ -81,6 +81,24 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
     return _encode(document, rows, completeness)
 
 
+def render_live(name: str, rows: pa.Table, observed_at: datetime, fresh_until: datetime) -> Answer:
+    """Render the answer of a live report. Nothing of it is final, and it has no interval.
+
+    Args:
+        name: The report's name.
+        rows: The rows.
+        observed_at: The oldest moment at which the vendor was asked for one of them.
+        fresh_until: When the figures are too old.
+    """
+    document = {
+        "report": name,
+        "observedAt": format_instant(observed_at),
+        "freshUntil": format_instant(fresh_until),
+        "columns": rows.schema.names,
+    }
+    return _encode(document, rows, Completeness(observed_at, observed_at, observed_at, fresh_until))
+
+
 def replace_rows(answer: Answer, rows: pa.Table) -> Answer:
     """Return an answer with other rows or columns. Its ETag is another one."""
     document = describe_answer(answer.body) | {"columns": rows.schema.names}
@@ -97,7 +115,8 @@ def read_rows(body: bytes, columns: Sequence[Column]) -> pa.Table:
     """Return the rows of an answer's JSON, with the types of the report's columns."""
     head = describe_answer(body)
     values_by_row: list[list[Any]] = json.loads(body)["rows"]
-    schema = to_arrow_schema([column for column in columns if column.name in head["columns"]])
+    present = set(head["columns"])
+    schema = pa.schema([each for each in to_arrow_schema(columns) if each.name in present])
     by_column = list(zip(*values_by_row, strict=True)) or [()] * len(head["columns"])
     arrays: dict[str, pa.Array[Any]] = {}
     for name, values in zip(head["columns"], by_column, strict=True):

@@ -384,6 +384,10 @@ class NameStore(Protocol):
         """
         ...
 
+    def valid_ids(self, scope: NameScope, lookup: str) -> list[str]:
+        """Return the ids of a listing whose names are still valid, sorted."""
+        ...
+
     def state(self, scope: NameScope) -> dict[str, LookupState]:
         """Return what is known of each listing."""
         ...
@@ -430,6 +434,17 @@ class HotTier(Protocol):
             answers: Pairs of a query and its answer.
             as_of: The time from which the age of their rows is counted.
             cost: Seconds that computing one of them takes.
+        """
+        ...
+
+    async def put_for(self, key: str, answer: Answer, life: timedelta, cost: float = 0.0) -> None:
+        """Store an answer of any size for a time of its own.
+
+        Args:
+            key: Its key.
+            answer: The answer.
+            life: The longest time.
+            cost: Seconds that computing it takes.
         """
         ...
 

@@ -6,17 +6,24 @@ import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 
 #: Just under the five seconds that the hot tier may hold an answer (G8), so that jitter only ever shortens it.
 HOT_TTL = timedelta(seconds=4.9)
 #: Name of the hot tier's lifetime within a key (G7).
 HOT_TTL_TIER = "5s"
+#: How old the figures of live reports may get (G11).
+LIVE_FRESHNESS = timedelta(seconds=30)
+#: How long the hot tier may hold them, the one exception to G8: so much less that a reader who looks each second has new ones in time.
+LIVE_TTL = timedelta(seconds=28)
+#: Name of that lifetime within a key.
+LIVE_TTL_TIER = "30s"
 
 _MIN_HOT_TTL = timedelta(seconds=1)
 _HOUR_TTL = timedelta(minutes=15)
 _DAY_TTL = timedelta(hours=4)
-_MIN_FRESHNESS, _MAX_FRESHNESS = timedelta(seconds=30), timedelta(hours=4)
+_MIN_FRESHNESS, _MAX_FRESHNESS = LIVE_FRESHNESS, timedelta(hours=4)
 _EXPONENT = math.log(_DAY_TTL / _HOUR_TTL) / math.log(24)
 
 #: Scale of the early refresh. Above one, an answer is recomputed too early rather than too late.
@@ -35,8 +42,10 @@ def freshness_ttl(interval: timedelta) -> timedelta:
     return min(max(timedelta(seconds=seconds), _MIN_FRESHNESS), _MAX_FRESHNESS)
 
 
-def report_freshness(report: Report) -> timedelta:
+def report_freshness(report: Report | LiveReport) -> timedelta:
     """Return the declared freshness or, without one, that of the report's partition by G11."""
+    if isinstance(report, LiveReport):
+        return LIVE_FRESHNESS
     return report.freshness.ttl or freshness_ttl(report.partition.step.nominal_length)
 
 

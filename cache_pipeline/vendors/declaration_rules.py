@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.vendors.registry import find_vendor, has_vendor
+from cache_pipeline.vendors.registry import find_vendor, has_vendor, vendor_names
 from cache_pipeline.vendors.spec import VendorSpec
 
 
@@ -60,3 +61,25 @@ def _find_publication_problem(report: Report, vendor: VendorSpec[Any]) -> tuple[
             "write tiers: [history, hot]",
         )
     return None
+
+
+def find_live_problems(report: LiveReport) -> Iterator[tuple[str, str]]:
+    """Yield the mistakes in the declaration of a live report by the rules of its vendor, as (dotted field, problem)."""
+    vendor = find_vendor(report.platform)
+    kind = vendor.live.get(report.query_type)
+    if kind is None:
+        others = ", ".join(name for name in vendor_names() if report.query_type in find_vendor(name).live)
+        yield (
+            "query_type",
+            f"{vendor.name} does not answer {report.query_type}, which shows the present: declare one of its reports of the "
+            f"past, or write platform: {others}",
+        )
+        return
+    for field, names, known in (
+        ("group_by", report.group_by, kind.dimensions),
+        ("metrics", report.metrics, tuple(kind.metrics)),
+    ):
+        if unknown := sorted(set(names) - set(known)):
+            yield field, f"{', '.join(unknown)}: {report.query_type} has {', '.join(known)}"
+    if kind.dimensions[0] not in report.group_by:
+        yield "group_by", f"{report.query_type} are by {kind.dimensions[0]}: add it"

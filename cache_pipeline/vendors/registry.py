@@ -35,6 +35,12 @@ def has_vendor(name: str) -> bool:
 
 
 @cache
+def live_query_types() -> tuple[str, ...]:
+    """Return the query types of all vendors that ask for the present, sorted."""
+    return tuple(sorted({kind for name in vendor_names() for kind in find_vendor(name).live}))
+
+
+@cache
 def find_vendor(name: str) -> VendorSpec[Any]:
     """Return the vendor of this name.
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pydantic import ConfigDict, model_validator
 
 from cache_pipeline.check_result import CheckResult
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column
 from cache_pipeline.settings import VendorAccount
 from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect, NamedLimit
 from cache_pipeline.vendors.base import VendorAdapter
@@ -105,6 +107,57 @@ class Lookup:
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True)
+class LiveRow:
+    """What a vendor says of one group now.
+
+    Attributes:
+        values: The value of each column of the live report.
+        observed_at: When the vendor was asked, or last known to have no news of the group.
+    """
+
+    values: Mapping[str, object]
+    observed_at: datetime
+
+
+@dataclass(frozen=True)
+class LiveRequest:
+    """What is asked of a vendor for a live report.
+
+    Attributes:
+        report: The live report.
+        ids: The ids of what is observed, from the kind's listing.
+        clock: The current time, in UTC.
+    """
+
+    report: LiveReport
+    ids: Sequence[str]
+    clock: Callable[[], datetime]
+
+
+#: Asks for all that a live report shows now.
+ReadLive = Callable[["httpx.AsyncClient", LiveRequest], Awaitable[Sequence[LiveRow]]]
+
+
+@dataclass(frozen=True)
+class LiveKind:
+    """One kind of live report: what a vendor answers of the present, without a job and without history.
+
+    Attributes:
+        lookup: The listing with the ids of what is observed.
+        dimensions: The dimensions that a report may be grouped by; it needs the first.
+        metrics: The metrics, each with its description.
+        columns: Returns the columns of a report's answers, dimensions first.
+        read: Asks for all that a report shows now.
+    """
+
+    lookup: str
+    dimensions: tuple[str, ...]
+    metrics: Mapping[str, str]
+    columns: Callable[[LiveReport], tuple[Column, ...]]
+    read: ReadLive
+
+
 #: Yields the names of one page of a listing after another, by id.
 ReadLookup = Callable[["httpx.AsyncClient", Lookup], AsyncIterator[Mapping[str, ListedName]]]
 
@@ -161,6 +214,7 @@ class VendorSpec(Generic[AccountT]):
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
         lookups: The listings of names.
         read_lookup: Reads a listing; None if the vendor has none.
+        live: The kinds of live reports, by query type; empty if the vendor does not tell of the present.
         payload_examples: Examples of such a query for the HTTP API's description, by name.
         refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
         example: The fields ``query_type``, ``group_by``, ``metrics`` and ``volume_metric`` of an example report.
@@ -182,6 +236,7 @@ class VendorSpec(Generic[AccountT]):
     read_payload: Callable[[object], QueryPayload] | None = None
     lookups: tuple[Lookup, ...] = ()
     read_lookup: ReadLookup | None = None
+    live: Mapping[str, LiveKind] = field(default_factory=dict[str, LiveKind])
     payload_examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
     refetch_window: timedelta | None = None
     example: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +20,10 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.bootstrap import migrate_history, utc_now
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
-from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
 from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
@@ -110,10 +111,16 @@ class Api:
 
 
 class OpenApi(Protocol):
-    """Opens an API; `changes` are changes of its settings, and `postgres` is another way to the same database."""
+    """Opens an API; `changes` are changes of its settings, `clock` is the vendor's, and `postgres` another way to the same database."""
 
     def __call__(
-        self, *reports: Report, vendor: dict[str, Any] | None = None, postgres: str | None = None, **changes: Any
+        self,
+        *reports: Report,
+        live: Sequence[LiveReport] = (),
+        vendor: dict[str, Any] | None = None,
+        clock: Clock | None = None,
+        postgres: str | None = None,
+        **changes: Any,
     ) -> AbstractAsyncContextManager[Api]: ...
 
 
@@ -151,16 +158,23 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
 
     @asynccontextmanager
     async def open_with(
-        *reports: Report, vendor: dict[str, Any] | None = None, postgres: str | None = None, **changes: Any
+        *reports: Report,
+        live: Sequence[LiveReport] = (),
+        vendor: dict[str, Any] | None = None,
+        clock: Clock | None = None,
+        postgres: str | None = None,
+        **changes: Any,
     ) -> AsyncIterator[Api]:
         declared_reports = {each.name: each for each in reports or (REPORT,)}
-        with running_simulator(SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=VendorClock()) as url:
-            platforms = {"reportdata", *(report.platform for report in reports)}
+        with running_simulator(
+            SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=clock or VendorClock()
+        ) as url:
+            platforms = {"reportdata", *(report.platform for report in (*reports, *live))}
             changes.setdefault("accounts", {platform: {"main": account(url)} for platform in platforms})
             settings = settings_for(postgres or postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_reports)
             async with AsyncExitStack() as stack:
-                app = create_app(settings, reports=declared_reports)
+                app = create_app(settings, reports=declared_reports, live_reports={each.name: each for each in live})
                 await stack.enter_async_context(app.router.lifespan_context(app))
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))

@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from cache_pipeline.bootstrap import report_schema_text
+from cache_pipeline.query.live_report import LiveReport, Thresholds
 from cache_pipeline.query.report import FetchOptions, FreshnessOptions, PublishOptions, Report
 from cache_pipeline.query.report_schema import report_json_schema
 from cache_pipeline_tests.query.declared import FIELDS, grouped
 
 REPORTS = Path(__file__).parents[2] / "reports"
-SCHEMA = report_json_schema(["genesys", "reportdata"])
+SCHEMA = report_json_schema(["genesys", "reportdata"], live_query_types=["queueObservations", "userObservations"])
 
 
 def mistakes(document: dict[str, Any]) -> list[str]:
@@ -36,9 +37,9 @@ def test_project_declarations_name_and_satisfy_the_schema(path: Path):
     assert mistakes(yaml.safe_load(text)) == []
 
 
-@pytest.mark.parametrize("model", [Report, FetchOptions, FreshnessOptions, PublishOptions])
+@pytest.mark.parametrize("model", [Report, FetchOptions, FreshnessOptions, PublishOptions, LiveReport, Thresholds])
 def test_every_field_is_described(model: type[Report]):
-    properties = (SCHEMA if model is Report else SCHEMA["$defs"][model.__name__])["properties"]
+    properties = SCHEMA["$defs"][model.__name__]["properties"]
     assert set(properties) == set(model.model_fields)
     assert [name for name, field in properties.items() if not field.get("description")] == []
 

@@ -249,6 +249,55 @@ def _lookups(api: Any) -> dict[str, Any]:
     return found
 
 
+def _observations(api: Any) -> dict[str, Any]:
+    """Return what happens now by queue, and the queues of users."""
+    client = api.api_client
+    of_queues = [
+        "oMemberUsers",
+        "oUserPresences",
+        "oUserRoutingStatuses",
+        "oWaiting",
+        "oLongestWaiting",
+        "oInteracting",
+    ]
+    kinds = {
+        "queue": (sdk.RoutingApi(client).get_routing_queues, api.post_analytics_queues_observations_query, of_queues),
+        "user": (sdk.UsersApi(client).get_users, api.post_analytics_users_observations_query, ["oMemberQueues"]),
+    }
+    found: dict[str, Any] = {}
+    for kind, (listing, ask, metrics) in kinds.items():
+        model, dimension = getattr(sdk, f"{kind.capitalize()}ObservationQuery"), f"{kind}Id"
+        predicates = []
+        for entity in listing(page_size=100).entities:
+            predicate = getattr(sdk, f"{kind.capitalize()}ObservationQueryPredicate")()
+            predicate.type, predicate.dimension, predicate.operator, predicate.value = (
+                "dimension",
+                dimension,
+                "matches",
+                entity.id,
+            )
+            assert OUTDATED not in (predicate.dimension, predicate.operator)
+            predicates.append(predicate)
+        query = model()
+        query.filter = getattr(sdk, f"{kind.capitalize()}ObservationQueryFilter")()
+        query.filter.type, query.filter.predicates = "or", predicates
+        query.metrics = metrics
+        answer = ask(query)
+        found[kind] = {
+            "metrics": query.metrics,
+            "groups": sorted({tuple(sorted(result.group)) for result in answer.results}),
+            "ids": sorted({result.group[dimension] for result in answer.results}),
+            "counts": {
+                metric: sum(
+                    each.stats.count or 0 for result in answer.results for each in result.data if each.metric == metric
+                )
+                for metric in query.metrics
+            },
+            "scalars": sorted({each.metric for result in answer.results for each in result.data}),
+        }
+    return found
+
+
 def _errors(api: Any) -> dict[str, Any]:
     query = sdk.ConversationAggregationQuery()
     query.interval, query.metrics = DAY, ["nImaginary"]
@@ -281,6 +330,7 @@ def main() -> None:
     observations["names"] = _names()
     observations["others"] = _other_families(api, observations["names"])
     observations["lookups"] = _lookups(api)
+    observations["observations"] = _observations(api)
     observations["errors"] = _errors(api)
     print(json.dumps(observations))
 

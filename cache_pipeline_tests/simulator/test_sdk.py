@@ -115,6 +115,17 @@ def test_sdk_reads_every_name_page_by_page(sdk_run: tuple[Observations, int]) ->
     assert not any("outdated_sdk_version" in listing["scalars"] for listing in result["lookups"].values())
 
 
+def test_sdk_reads_observations_of_queues_and_users(sdk_run: tuple[Observations, int]) -> None:
+    result, _ = sdk_run
+    queues, users = result["observations"]["queue"], result["observations"]["user"]
+    assert queues["ids"] == sorted(result["directory"]["queues"])
+    assert users["ids"] == sorted(result["directory"]["users"])
+    assert "outdated_sdk_version" not in (*queues["scalars"], *users["scalars"])
+    assert queues["counts"]["oMemberUsers"] == queues["counts"]["oUserPresences"] > 0
+    assert users["counts"]["oMemberQueues"] == queues["counts"]["oMemberUsers"]
+    assert ["queueId"] in queues["groups"]
+
+
 def test_deleted_job_is_unknown(sdk_run: tuple[Observations, int]) -> None:
     refusal = sdk_run[0]["details"]["after_delete"]
     assert (refusal["status"], refusal["code"]) == (404, "not.found")

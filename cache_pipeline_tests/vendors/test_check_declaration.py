@@ -84,7 +84,7 @@ def test_reportdata_mistake_names_field_and_remedy(changes: dict[str, Any], fiel
         (
             {"metrics": ["oWaiting"]},
             "metrics",
-            "declare counts (n) and durations (t) of past events, such as nOffered",
+            "declare a live report of query_type queueObservations",
         ),
         (
             {"metrics": ["oServiceTarget"], "volume_metric": "oServiceTarget"},

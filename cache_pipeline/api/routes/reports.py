@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from cache_pipeline.api import schemas
@@ -24,6 +27,7 @@ from cache_pipeline.api.negotiation import (
 )
 from cache_pipeline.api.openapi import ANSWERS, problem_responses
 from cache_pipeline.api.parsing import (
+    NAME_TIMES,
     ParsedQuery,
     check_permission,
     parse_filters,
@@ -35,8 +39,11 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, job_problem
 from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, format_etag
 from cache_pipeline.api.routes.jobs import show_job
-from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.errors import InvalidInterval, InvalidQuery
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import Column
+from cache_pipeline.service.live_answers import live_columns
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.base import MAX_HOT_BYTES
@@ -103,14 +110,15 @@ def _check_parameters(request: Request) -> None:
 
 def _query_from_url(
     interval: Annotated[
-        str,
+        str | None,
         Query(
-            description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query",
+            description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query. Required, "
+            "but for live reports, which have none",
             examples=["2026-11-16/2026-11-17"],
             min_length=3,
             max_length=100,
         ),
-    ],
+    ] = None,
     group_by: Annotated[
         str | None,
         Query(description="A subset of the report's dimensions, comma-separated; empty for totals", max_length=2000),
@@ -160,7 +168,15 @@ async def read_report(
     preferences: _Preferences,
     request: Request,
 ) -> Response:
-    """Return 200 with the finished answer if it is stored, or 202 with the job that fetches it."""
+    """Return 200 with the finished answer if it is stored, or 202 with the job that fetches it.
+
+    A live report is always answered with 200: with figures of at most thirty seconds ago.
+    """
+    if report in query_service.live_reports:
+        return await _respond_live(query_service, report, url_query, caller, preferences)
+    if url_query["interval"] is None:
+        missing = {"type": "missing", "loc": ("query", "interval"), "msg": "Field required", "input": None}
+        raise RequestValidationError([missing])
     parsed = _parse(query_service, report, url_query, caller)
     query_service.parse_cache.store(caller.tenant, request.scope, parsed)
     return await respond(query_service, parsed, caller, preferences)
@@ -182,6 +198,8 @@ async def query_report(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Query a report as GET does, for queries that are too long for a URL."""
+    if report in query_service.live_reports:
+        return await _respond_live(query_service, report, query.model_dump(exclude_none=True), caller, preferences)
     parsed = _parse(query_service, report, query.model_dump(exclude_none=True), caller)
     return await _respond_idempotently(query_service, parsed, caller, preferences, idempotency_key)
 
@@ -232,6 +250,30 @@ async def _respond_idempotently(
     if isinstance(outcome, AcceptedJob):
         await query_service.idempotency.store_job(caller.id, key, query.key, outcome.job.id)
     return await _render_outcome(query_service, query, caller, preferences, outcome)
+
+
+async def _respond_live(
+    query_service: QueryService,
+    name: str,
+    request: dict[str, Any],
+    caller: Principal,
+    preferences: RequestPreferences,
+) -> Response:
+    """Respond with what a live report shows now."""
+    report = check_permission(query_service.live_reports, name, caller)
+    if request.get("interval") is not None:
+        raise InvalidInterval(
+            f"{name} shows the present and keeps no history: leave out interval, or query a report that has partitions"
+        )
+    if changed := [field for field in _PARAMETERS if field != "names" and request.get(field) is not None]:
+        raise InvalidQuery(changed[0], f"{name} is live and is answered as it is declared: leave it out")
+    served = await query_service.serve_live(report, caller.tenant)
+    columns = live_columns(report)
+    if names := request.get("names"):
+        stored = Names(query_service.report_service.names, caller.tenant)
+        answer = await asyncio.to_thread(stored.add_to_answer, report, columns, served.answer, NAME_TIMES[names])
+        served = replace(served, answer=answer)
+    return await _answer(query_service, report, lambda: columns, served, preferences)
 
 
 def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
@@ -300,10 +342,22 @@ async def answer_response(
 ) -> Response:
     """Return an answer in the requested format, or 304 if the caller already has it."""
     served = await _with_names(query_service, query, served)
+    requested = query.resolved.requested
+    columns = partial(query_service.report_service.columns, requested)
+    return await _answer(query_service, query.report, columns, served, preferences)
+
+
+async def _answer(
+    query_service: QueryService,
+    report: Report | LiveReport,
+    columns: Callable[[], Sequence[Column]],
+    served: ServedAnswer,
+    preferences: RequestPreferences,
+) -> Response:
     fixed = answer_headers(
         served.answer,
         preferences.media_format,
-        query.report,
+        report,
         served.source,
         query_service.clock(),
         policy=query_service.cache_policy,
@@ -318,9 +372,8 @@ async def answer_response(
         return Response(status_code=304, headers=headers)
     if preferences.media_format is MediaFormat.json:
         return Response(served.answer.body, headers=headers)
-    columns = query_service.report_service.columns(query.resolved.requested)
     answer = served.answer
-    parts = render_body(preferences.media_format, answer.body, columns, answer.rows)
+    parts = render_body(preferences.media_format, answer.body, columns(), answer.rows)
     if len(answer.body) > MAX_HOT_BYTES:
         # Starlette takes each part from the generator in a thread.
         return StreamingResponse(parts, headers=headers)
@@ -341,7 +394,21 @@ async def list_reports(query_service: QueryServiceDependency, caller: Caller, re
     """Return the reports that this key may query."""
     response.headers["Cache-Control"] = "no-store"
     reports = [_info(report) for name, report in query_service.reports.items() if caller.may_query(name)]
-    return schemas.ReportList(reports=reports)
+    live = [
+        schemas.LiveReportInfo(
+            name=name,
+            description=report.description,
+            platform=report.platform,
+            query_type=report.query_type,
+            group_by=list(report.group_by),
+            metrics=list(report.metrics),
+            freshness_seconds=int(report_freshness(report).total_seconds()),
+            href=f"/v1/reports/{name}",
+        )
+        for name, report in query_service.live_reports.items()
+        if caller.may_query(name)
+    ]
+    return schemas.ReportList(reports=reports, live_reports=live)
 
 
 def _info(report: Report) -> schemas.ReportInfo:

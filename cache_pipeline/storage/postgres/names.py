@@ -54,6 +54,9 @@ _VERSIONS = """
         ON n.tenant = %(tenant)s AND n.account = %(account)s AND n.lookup = given.lookup AND n.id = given.id
     ORDER BY n.lookup, n.id, n.valid_from
 """
+_VALID_IDS = f"""
+    SELECT id FROM cache_pipeline_state.entity_name WHERE {_OF_LOOKUP} AND valid_to IS NULL ORDER BY id
+"""  # noqa: S608 - a constant of this module
 _STATE = """
     SELECT l.lookup, l.listed_at, l.problem, (
         SELECT count(*) FROM cache_pipeline_state.entity_name AS n
@@ -119,6 +122,12 @@ class PostgresNameStore:
                 for lookup, id_, name, valid_from, valid_to in cursor.execute(_VERSIONS, {**where, **given}):
                     found[lookup].setdefault(id_, []).append(NameVersion(name, valid_from, valid_to))
         return found
+
+    def valid_ids(self, scope: NameScope, lookup: str) -> list[str]:
+        """Return the ids of a listing whose names are still valid, sorted."""
+        where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup}
+        with self._transaction() as cursor:
+            return [id_ for (id_,) in cursor.execute(_VALID_IDS, where)]
 
     def state(self, scope: NameScope) -> dict[str, LookupState]:
         """Return what is known of each listing."""

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 from redis.asyncio import Redis
@@ -97,6 +97,12 @@ class RedisHotTier:
                 await pipeline.execute()
 
         await self._link.execute(write, fallback=None)
+
+    async def put_for(self, key: str, answer: Answer, life: timedelta, cost: float = 0.0) -> None:
+        """Store an answer of any size for a time of its own. See the port for the arguments."""
+        seconds = jitter_ttl(life, self._uniform).total_seconds()
+        value = _serialize(answer, self._now(), seconds, cost)
+        await self._link.execute(lambda: self._redis.set(key, value, px=int(seconds * 1000)), fallback=None)
 
 
 def _serialize(answer: Answer, written_at: float, life: float, cost: float) -> bytes:

@@ -130,8 +130,8 @@ def check_metrics(report: Report) -> Iterable[tuple[str, str]]:
             "metrics",
             f"unknown metrics {', '.join(unknown)}; aggregates of {report.query_type} have "
             f"{', '.join(known) or 'no observations'}. Current numbers of waiting or interacting conversations (oWaiting, "
-            "oInteracting) are not aggregates: declare counts (n) and durations (t) of past events, such as nOffered, tWait "
-            "and tHandle of conversations",
+            "oInteracting) are not aggregates: declare a live report of query_type queueObservations, or counts (n) and durations "
+            "(t) of past events, such as nOffered, tWait and tHandle of conversations",
         )
 
 

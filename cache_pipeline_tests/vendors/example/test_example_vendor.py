@@ -125,7 +125,7 @@ async def test_doctor_runs_the_vendors_checks(settings: Settings) -> None:
 
 def test_registered_vendor_is_offered_everywhere(settings: Settings) -> None:
     assert "acme_calls" in vendor_names()
-    assert "acme_calls" in json.loads(report_schema_text())["properties"]["platform"]["enum"]
+    assert "acme_calls" in json.loads(report_schema_text())["$defs"]["Report"]["properties"]["platform"]["enum"]
     report = load_reports(settings)["calls_north"]
     assert [column.name for column in report_columns(report)] == ["queue", "calls"]
 

@@ -1,0 +1,257 @@
+"""Observations of queues and users: what happens now, in one synchronous query for many of them.
+
+Documented: paths, permissions, metrics, the predicates on queueId, mediaType and userId, the `group` and `data` of each result, `stats`
+with `count` and `calculatedMetricValue`, and `systemToOrganizationMappings`, which says to which system presence a presence of the
+organisation belongs. Seen at third parties: conversations are in a group for each medium, users in one without a medium, and what is
+empty is omitted; the longest wait is the instant at which it began, in milliseconds. The vendor does not document how many predicates
+a query may have.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.schema import Column, ColumnKind, to_snake_case
+from cache_pipeline.upstream.http import httpx
+from cache_pipeline.vendors.columns import key_column
+from cache_pipeline.vendors.genesys.metrics import METRIC_STATES
+from cache_pipeline.vendors.genesys.permissions import raise_for_permission
+from cache_pipeline.vendors.json_body import (
+    read_mapping,
+    read_mappings,
+    read_object,
+    read_optional_text,
+    read_text,
+    read_texts,
+)
+from cache_pipeline.vendors.spec import LiveKind, LiveRequest, LiveRow
+
+#: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
+MAX_PREDICATES = 100
+_QUEUES, _USERS = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
+#: Instants in milliseconds are larger than this since the year 2001; shorter values are durations.
+_FIRST_INSTANT_MS = 1_000_000_000_000
+
+_QUEUE_METRICS: Mapping[str, str] = {
+    "oWaiting": "conversations that wait for an agent",
+    "oInteracting": "conversations with an agent",
+    "oAlerting": "conversations that alert an agent",
+    "oLongestWaiting": "since when the conversation that waits longest has waited",
+    "oLongestInteracting": "since when the longest conversation with an agent has lasted",
+    "oMemberUsers": "users who are members of the queue",
+    "oActiveUsers": "members who are active in the queue",
+    "oOnQueueUsers": "members who are on queue",
+    "oOffQueueUsers": "members who are not on queue",
+    "oUserPresences": "members by system presence",
+    "oUserRoutingStatuses": "members by routing status",
+}
+_USER_METRICS: Mapping[str, str] = {
+    "oActiveQueues": "queues in which the user is active",
+    "oMemberQueues": "queues of which the user is a member",
+}
+_SINCE = frozenset({"oLongestWaiting", "oLongestInteracting"})
+_STATES: Mapping[str, tuple[str, ...]] = {
+    "oUserPresences": METRIC_STATES["tSystemPresence"],
+    "oUserRoutingStatuses": METRIC_STATES["tAgentRoutingStatus"],
+}
+#: Metrics of conversations, which have a group for each medium. The others are of users, in a group without one.
+_OF_CONVERSATIONS = frozenset({"oWaiting", "oInteracting", "oAlerting", *_SINCE})
+
+#: The dimensions of a group, as in the report's `group_by`.
+Group = tuple[str | None, ...]
+#: Metric and qualifier.
+ObservedKey = tuple[str, str | None]
+
+
+def _columns(metrics: Mapping[str, str], report: LiveReport) -> tuple[Column, ...]:
+    return (
+        *(key_column(dimension) for dimension in report.group_by),
+        *(column for metric in report.metrics for column in _metric_columns(metric, metrics[metric], report)),
+    )
+
+
+def _metric_columns(metric: str, description: str, report: LiveReport) -> Iterator[Column]:
+    name = to_snake_case(metric)
+    if metric in _SINCE:
+        yield Column(name, ColumnKind.instant, nullable=True, description=f"{metric}: {description}", source=metric)
+        return
+    # With a medium, conversations and users are in different rows.
+    is_nullable = "mediaType" in report.group_by
+    for state in _STATES.get(metric, (None,)):
+        suffix, words = (f"_{state.lower()}", f", {state}") if state else ("", "")
+        yield Column(
+            f"{name}{suffix}",
+            ColumnKind.integer,
+            nullable=is_nullable,
+            description=f"{metric}{words}: {description}",
+            source=metric,
+        )
+
+
+@dataclass
+class ObservedGroups:
+    """The figures of one answer, or of several that are joined, by group of the report.
+
+    Attributes:
+        report: The live report.
+        first: The dimension of what is observed.
+        values: The figures of each group: a count, or the instant since when something lasts.
+    """
+
+    report: LiveReport
+    first: str
+    values: dict[Group, dict[ObservedKey, int | datetime]] = field(
+        default_factory=lambda: defaultdict[Group, dict[ObservedKey, int | datetime]](dict)
+    )
+
+    def add(
+        self,
+        group: Mapping[str, object],
+        metrics: Iterable[Mapping[str, object]],
+        observed_at: datetime,
+        presences: Mapping[str, str],
+    ) -> None:
+        """Add the metrics of one group of an answer.
+
+        Args:
+            group: The vendor's group.
+            metrics: Its metrics.
+            observed_at: When the vendor was asked.
+            presences: The system presence of each presence of the organisation, by id.
+
+        Raises:
+            SchemaMismatch: A metric was not requested, has an unknown qualifier, or has no figure.
+        """
+        read_text(group, self.first)
+        values = self.values[tuple(read_optional_text(group, dimension) for dimension in self.report.group_by)]
+        for metric in metrics:
+            name = read_text(metric, "metric")
+            if name not in self.report.metrics:
+                raise SchemaMismatch(f"metric {name!r} was not requested")
+            key = name, _state(name, read_optional_text(metric, "qualifier"), presences)
+            stats = read_mapping(metric, "stats")
+            if name in _SINCE:
+                if (since := _since(stats, observed_at)) is not None:
+                    known = cast("datetime | None", values.get(key))
+                    values[key] = since if known is None else min(known, since)
+            else:
+                values[key] = cast("int", values.get(key, 0)) + _whole_number(stats, name, "count")
+
+    def rows(self, ids: Sequence[str], observed_at: datetime) -> list[LiveRow]:
+        """Return a row for each group, and one for each id of which the vendor says nothing: nothing happens there."""
+        position = self.report.group_by.index(self.first)
+        if len(self.report.group_by) == 1:
+            found: list[Group] = [(id_,) for id_ in ids]
+        else:
+            nothing = [tuple(id_ if at == position else None for at in range(len(self.report.group_by))) for id_ in ids]
+            found = list(dict.fromkeys([*nothing, *self.values]))
+        return [LiveRow(self._row(group), observed_at) for group in found]
+
+    def _row(self, group: Group) -> dict[str, object]:
+        values = self.values.get(group, {})
+        row: dict[str, object] = {
+            to_snake_case(dimension): value for dimension, value in zip(self.report.group_by, group, strict=True)
+        }
+        medium = dict(zip(self.report.group_by, group, strict=True)).get("mediaType")
+        for metric in self.report.metrics:
+            name = to_snake_case(metric)
+            if metric in _SINCE:
+                row[name] = values.get((metric, None))
+                continue
+            # In a report by medium, a row is either of conversations or of users.
+            is_of_row = "mediaType" not in self.report.group_by or (metric in _OF_CONVERSATIONS) == (medium is not None)
+            for state in _STATES.get(metric, (None,)):
+                column = f"{name}_{state.lower()}" if state else name
+                row[column] = values.get((metric, state), 0 if is_of_row else None)
+        return row
+
+
+def _state(metric: str, qualifier: str | None, presences: Mapping[str, str]) -> str | None:
+    """Return the state that a qualifier says; None for metrics whose qualifiers are added up."""
+    if metric not in _STATES:
+        return None
+    state = presences.get(qualifier or "", qualifier or "").upper().replace(" ", "_")
+    if state not in _STATES[metric]:
+        raise SchemaMismatch(
+            f"{metric} has unknown qualifier {qualifier!r}; expected one of {', '.join(_STATES[metric])}, or a presence that "
+            "the answer maps to one"
+        )
+    return state
+
+
+def _since(stats: Mapping[str, object], observed_at: datetime) -> datetime | None:
+    if stats.get("calculatedMetricValue") is None:
+        return None
+    value = _whole_number(stats, "longest", "calculatedMetricValue")
+    if value >= _FIRST_INSTANT_MS:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return observed_at - timedelta(milliseconds=value)
+
+
+def _whole_number(stats: Mapping[str, object], metric: str, name: str) -> int:
+    value = stats.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+        raise SchemaMismatch(f"{metric}: {name} is {value!r} where a whole number was expected")
+    return int(value)
+
+
+def read_presences(answer: Mapping[str, object]) -> dict[str, str]:
+    """Return the system presence of each presence of the organisation, by its id.
+
+    Raises:
+        SchemaMismatch: The mapping does not have the documented shape.
+    """
+    mappings = read_mapping(answer, "systemToOrganizationMappings")
+    return {id_: presence.upper() for presence in mappings for id_ in read_texts(mappings, presence)}
+
+
+def observation_body(report: LiveReport, first: str, ids: Sequence[str]) -> dict[str, object]:
+    """Return the body of a query for some ids."""
+    predicates = [{"type": "dimension", "dimension": first, "operator": "matches", "value": id_} for id_ in ids]
+    return {"filter": {"type": "or", "predicates": predicates}, "metrics": list(report.metrics)}
+
+
+async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> list[LiveRow]:
+    """Ask for all ids, in as many queries as they need, one after another; all of them succeed or none."""
+    rows: list[LiveRow] = []
+    for start in range(0, len(request.ids), MAX_PREDICATES):
+        ids = request.ids[start : start + MAX_PREDICATES]
+        # The figures may be as old as the moment before the request.
+        observed_at = request.clock()
+        response = await client.post(
+            path,
+            json=observation_body(request.report, first, ids),
+            extensions={"lane": Lane.interactive, "idempotent": True},
+        )
+        raise_for_permission(response)
+        answer = read_object(response)
+        groups, presences = ObservedGroups(request.report, first), read_presences(answer)
+        for result in read_mappings(answer, "results"):
+            groups.add(read_mapping(result, "group"), read_mappings(result, "data"), observed_at, presences)
+        if unknown := {group[request.report.group_by.index(first)] for group in groups.values} - set(ids):
+            raise SchemaMismatch(f"{first} {sorted(map(str, unknown))[:3]} was not requested")
+        rows += groups.rows(ids, observed_at)
+    return rows
+
+
+def _kind(path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str]) -> LiveKind:
+    return LiveKind(
+        lookup=lookup,
+        dimensions=dimensions,
+        metrics=metrics,
+        columns=lambda report: _columns(metrics, report),
+        read=lambda client, request: _read(path, dimensions[0], client, request),
+    )
+
+
+LIVE_KINDS: Mapping[str, LiveKind] = {
+    "queueObservations": _kind(_QUEUES, "queues", ("queueId", "mediaType"), _QUEUE_METRICS),
+    "userObservations": _kind(_USERS, "users", ("userId",), _USER_METRICS),
+}
