@@ -100,6 +100,12 @@ def _sparse(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _schema(progress: ProgressCallback) -> Result:
+    from benchmarks.schema import measure
+
+    return measure(progress)
+
+
 def _stampede(progress: ProgressCallback) -> Result:
     from benchmarks.stampede.benchmark import measure
 
@@ -132,6 +138,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "polling": _polling,
         "quota": _quota,
         "scale": _scale,
+        "schema": _schema,
         "sparse": _sparse,
         "stampede": _stampede,
         "startup": _startup,

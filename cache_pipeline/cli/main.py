@@ -32,6 +32,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "quota": ("quota:quota", "Show the state of each OAuth client and how many requests each lane may send now."),
         "reports": ("reports:reports", "Check all report declarations and list the reports."),
+        "series": (
+            "series:series",
+            "List the series of history, those of earlier declarations included, and drop them.",
+        ),
         "simulator": ("simulator:simulator", "Run the simulated vendor."),
         "status": (
             "status:status",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cache_pipeline.aio import cancel_and_wait
@@ -35,6 +36,7 @@ from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import future_interval_error, retention_error
+from cache_pipeline.query.schema import ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import History, Ledger, SingleFlight
@@ -65,6 +67,7 @@ class FetchSession:
             partitions later.
         on_stored: Called with what was written to history.
         has_other_requesters: Whether a cancelled fetch is still wanted by another process.
+        is_partial: Whether history holds other metrics of the same rows, which are not fetched.
     """
 
     series: Series
@@ -80,6 +83,7 @@ class FetchSession:
     stores_chunks: bool = False
     on_stored: OnStored = ignore_stored
     has_other_requesters: HasOtherRequesters = no_other_requesters
+    is_partial: bool = False
 
     @property
     def report(self) -> Report:
@@ -93,9 +97,51 @@ class FetchSession:
         partitions that overlap it and no others; what was verified of them is written to history. After a refusal that any
         other query would meet too, no further query is sent.
 
+        Where history lacks only some metrics, these alone are fetched first, and are written to history as soon as they are
+        verified, beside the figures that it holds.
+
         Args:
             partitions: Interval by partition key; its ends must be boundaries of the granularity.
         """
+        failed: set[str] = set()
+        async with aclosing(self._fetch_missing_metrics(partitions)) as events:
+            async for event in events:
+                if isinstance(event, FailedPartition):
+                    failed.add(event.key)
+                yield event
+        async with aclosing(
+            self._fetch_all_metrics({key: span for key, span in partitions.items() if key not in failed})
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def _fetch_missing_metrics(self, partitions: Mapping[str, Interval]) -> AsyncGenerator[FetchEvent]:
+        """Fetch the metrics that history lacks where the others are final; yield the failed partitions and the progress."""
+        now = self.clock()
+        coverage = await asyncio.to_thread(self.history.coverage, self.series)
+        rule, failed = GapRule(self.report, now, self.refetch), set[str]()
+        for metrics, intervals in rule.partial_gaps(IntervalSet(partitions.values()), coverage):
+            parts = {
+                f"{key} {part}": (key, part)
+                for key, span in partitions.items()
+                if key not in failed
+                for part in intervals & IntervalSet([span])
+            }
+            session = replace(self, series=self.series.with_metrics(metrics), stores_chunks=True, is_partial=True)
+            async with aclosing(session.fetch({name: part for name, (_, part) in parts.items()})) as events:
+                async for event in events:
+                    if isinstance(event, FetchedPartition):
+                        continue
+                    if not isinstance(event, FailedPartition):
+                        yield event
+                        continue
+                    key = parts[event.key][0]
+                    if key not in failed:
+                        failed.add(key)
+                        yield FailedPartition(key, partitions[key], event.error)
+
+    async def _fetch_all_metrics(self, partitions: Mapping[str, Interval]) -> AsyncGenerator[FetchEvent]:
+        """Fetch every metric of the session's series, as `fetch` does."""
         now = self.clock()
         plan = await self._plan(partitions, now)
         for refused in plan.refused:
@@ -112,6 +158,7 @@ class FetchSession:
             IntervalSet(plan.partitions.values()),
             now,
             self.adapter.capabilities.shortest_query,
+            self._metric_columns() if self.is_partial else (),
         )
         events: asyncio.Queue[ChunkEvent | None] = asyncio.Queue()
         verdicts: list[ChunkResult] = []
@@ -178,6 +225,13 @@ class FetchSession:
         )
         chunks = split_into_chunks(gaps & IntervalSet(begun.values()), report)
         return _SessionPlan(refused, begun, stored, chunks, coverage)
+
+    def _metric_columns(self) -> list[str]:
+        return [
+            column.name
+            for column in self.adapter.columns(self.report)
+            if column.kind in (ColumnKind.integer, ColumnKind.number)
+        ]
 
     async def _read_rows(self, intervals: IntervalSet) -> Rows:
         return await asyncio.to_thread(self.history.rows, self.series, intervals, self.adapter.columns(self.report))

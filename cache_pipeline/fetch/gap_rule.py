@@ -34,6 +34,10 @@ class GapRule:
             return wanted - coverage.fetched_after(self.now)
         return FreshnessRule.of(self.report).intervals_to_fetch(coverage, wanted, self.now)
 
+    def partial_gaps(self, requested: IntervalSet, coverage: Coverage) -> list[tuple[tuple[str, ...], IntervalSet]]:
+        """Return the metrics that must be fetched without the others, and in which intervals; none if all are fetched again."""
+        return [] if self.refetch else FreshnessRule.of(self.report).partial_gaps(coverage, requested, self.now)
+
     def min_requested_at(self, interval: Interval, missing: IntervalSet, coverage: Coverage) -> datetime:
         """Return the earliest time at which a query may have been sent for its answer to be fresh enough.
 

@@ -22,11 +22,11 @@ class FetchedPartition(VerifiedRows):
 
     Attributes:
         key: The partition's key.
-        series_id: The series that the rows belong to; None for a partition that has not been staged.
+        query_id: The series and metrics that the rows belong to; None for a partition that has not been staged.
     """
 
     key: str
-    series_id: str | None = None
+    query_id: str | None = None
 
 
 @dataclass(frozen=True)

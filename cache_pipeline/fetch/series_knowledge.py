@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -64,15 +64,28 @@ async def load_knowledge(
     requested: IntervalSet,
     now: datetime,
     shortest_query: timedelta = timedelta(0),
+    partial_columns: Sequence[str] = (),
 ) -> SeriesKnowledge:
-    """Read from history what it knows of a series around the requested intervals."""
+    """Read from history what it knows of a series around the requested intervals.
+
+    Args:
+        history: The tier that holds rows.
+        series: The series.
+        coverage: What history holds of it.
+        requested: The intervals that are fetched.
+        now: The current time.
+        shortest_query: As in `Knowledge`.
+        partial_columns: The columns of the metrics, if history holds other metrics of the same rows.
+    """
     report = series.report
     density = RowDensity(report.zone, report.expected_groups_per_bucket())
     stats = await asyncio.to_thread(history.truncation_stats, series, now)
     parts = list(requested)
     if parts:
         around = Interval(min(part.start for part in parts) - _COMPARABLE_DAYS, max(part.end for part in parts))
-        groups = await asyncio.to_thread(history.groups_by_bucket, series, around)
+        groups = await asyncio.to_thread(history.groups_by_bucket, series, around, partial_columns)
+        if partial_columns:
+            density = RowDensity(report.zone, None, await asyncio.to_thread(history.groups_by_bucket, series, around))
         for part in coverage.final & IntervalSet([around]):
             # The period may start inside a bucket; such a partial bucket is not counted.
             buckets = [

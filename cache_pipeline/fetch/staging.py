@@ -98,7 +98,7 @@ class Staging:
         return self._folder_of(series) / f"{name}.parquet"
 
     def _folder_of(self, series: Series) -> Path:
-        return self._folder / series.report.name / series.id
+        return self._folder / series.report.name / series.query_id
 
     def write(self, series: Series, partition: FetchedPartition) -> Path:
         """Keep a partition; a reader sees all of it or none, also after a power failure.
@@ -107,7 +107,7 @@ class Staging:
             DiskUnwritable: naming the folder.
             SeriesMismatch: The partition was fetched for another series.
         """
-        if partition.series_id not in (None, series.id):
+        if partition.query_id not in (None, series.query_id):
             raise SeriesMismatch(series.report.name, partition.key)
         path = self.path(series, partition.key, partition.interval)
         schema = partition.rows.schema.with_metadata({_META: json.dumps(_to_json(series, partition)).encode()})
@@ -144,7 +144,7 @@ class Staging:
         except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
             logger.warning("%s cannot be read and counts as absent: %s", path, error)
             return None
-        if (partition.series_id, partition.key, partition.interval) != (series.id, key, interval):
+        if (partition.query_id, partition.key, partition.interval) != (series.query_id, key, interval):
             logger.warning("%s holds another partition than its name says and counts as absent", path)
             return None
         return replace(partition, rows=Rows.from_source(schema.remove_metadata(), _StagedRows(path, schema, count)))
@@ -224,7 +224,7 @@ def _sync(path: Path) -> None:
 
 def _to_json(series: Series, partition: FetchedPartition) -> dict[str, Any]:
     return {
-        "series": series.id,
+        "query": series.query_id,
         "key": partition.key,
         "interval": str(partition.interval),
         "watermark": partition.watermark.isoformat(),
@@ -252,7 +252,7 @@ def _from_json(meta: dict[str, Any]) -> FetchedPartition:
         fetch_times=tuple(
             FetchTime(_intervals(parts), datetime.fromisoformat(at)) for parts, at in meta["fetch_times"]
         ),
-        series_id=meta["series"],
+        query_id=meta["query"],
     )
 
 

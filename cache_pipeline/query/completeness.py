@@ -206,10 +206,13 @@ class RowDensity:
     Attributes:
         zone: The report's time zone, in which hours and days are compared.
         declared: Groups of a full bucket according to the filter or declaration, or None.
+        groups: If only some metrics are fetched and history holds the others: the groups of each bucket by its start. A vendor
+            leaves out a group without the metrics that are asked for, so there may be fewer, and how many fewer is learned.
     """
 
     zone: ZoneInfo
     declared: int | None
+    groups: Mapping[datetime, int] | None = None
     _observed: dict[tuple[object, ...], tuple[int, int]] = field(
         default_factory=dict[tuple[object, ...], tuple[int, int]]
     )
@@ -224,21 +227,33 @@ class RowDensity:
         for bucket, groups in groups_by_bucket.items():
             for key in self._keys(bucket):
                 total, count = self._observed.get(key, (0, 0))
-                self._observed[key] = (total + groups, count + 1)
+                self._observed[key] = (total + groups, count + self._weight(bucket))
+
+    def _weight(self, bucket: Interval) -> int:
+        return 1 if self.groups is None else self.groups.get(bucket.start, 0)
 
     def expect(self, buckets: Iterable[Interval]) -> Expectation:
-        """Return how many rows these buckets should have together."""
-        rows, sources = 0.0, set[ExpectationSource]()
+        """Return how many rows these buckets should have together.
+
+        While nothing is known of some metrics but the groups of the others, one row is expected: an empty answer needs a second
+        look, and any other is only checked for the signs of a limit.
+        """
+        rows, sources, unknown = 0.0, set[ExpectationSource](), 0
         for bucket in buckets:
             known = next((self._observed[key] for key in self._keys(bucket) if key in self._observed), None)
             if known is not None:
-                rows += known[0] / known[1]
+                rows += known[0] / known[1] * self._weight(bucket) if known[1] else 0.0
                 sources.add(ExpectationSource.history)
+            elif self.groups is not None:
+                unknown += self._weight(bucket)
             elif self.declared is not None:
                 rows += self.declared
                 sources.add(ExpectationSource.declaration)
             else:
                 return Expectation(0.0, ExpectationSource.none)
+        if self.groups is not None:
+            # How many groups lack the metrics varies, so chance is allowed for before anything is compared with this.
+            rows = max(rows - 2 * math.sqrt(rows), min(rows + unknown, 1.0))
         return Expectation(
             rows,
             ExpectationSource.declaration if ExpectationSource.declaration in sources else ExpectationSource.history,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from cache_pipeline.query.interval import Interval
@@ -20,9 +21,11 @@ _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).enco
 class Series:
     """A report as one tenant queries it, without an interval.
 
-    Two declarations that mean the same figures are one series. A changed meaning starts a new series, so that old and new
-    rows never mix. How the figures are fetched (for example the delivery) is not part of the meaning, and neither is the
-    report's name. But each report has its own table, so its series are its own too.
+    Two declarations whose rows are the same groups are one series, whichever metrics they have of them: history knows for each
+    metric what it holds. A changed filter, zone, granularity or grouping starts a new series, so that old and new rows never
+    mix. How the figures are fetched (for example the delivery) is not part of the meaning, and neither is the report's name.
+    But each report has its own table, so its series are its own too. The columns of reports with `rows` come from the vendor's
+    rows as a whole, so there other metrics are another series.
     """
 
     report: Report
@@ -57,9 +60,24 @@ class Series:
         return _encode_canonical({**self.canonical_form, "report": self.report.name})
 
     @cached_property
+    def stored_form(self) -> dict[str, object]:
+        """The canonical form of everything that makes the stored rows one series: without metrics, unless they have `rows`."""
+        form = self.canonical_form
+        return form if self.report.rows else {name: value for name, value in form.items() if name != "metrics"}
+
+    @cached_property
     def id(self) -> str:
-        """The first 32 hexadecimal digits of the SHA-256 of ``canonical_json``."""
+        """The name of the stored rows: 32 hexadecimal digits that depend on ``stored_form`` and the report."""
+        return _digest(_encode_canonical({**self.stored_form, "report": self.report.name}))[:32]
+
+    @cached_property
+    def query_id(self) -> str:
+        """The name of a query with exactly these metrics: 32 hexadecimal digits that depend on ``canonical_json``."""
         return _digest(self.canonical_json)[:32]
+
+    def with_metrics(self, metrics: Iterable[str]) -> Series:
+        """Return the same stored rows with other metrics."""
+        return replace(self, report=self.report.model_copy(update={"metrics": tuple(sorted(metrics))}))
 
 
 @lru_cache(maxsize=1024)

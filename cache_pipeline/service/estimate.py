@@ -40,8 +40,7 @@ async def plan_backfill(
         service.history.coverages_with_cost, [series], query.available_interval, cost_of=series
     )
     coverage = Coverage() if refetch else coverages[series.id]
-    final = IntervalSet() if refetch or staged is None else staged
-    stored = Coverage(coverage.final | final, coverage.provisional - final, coverage.watermark, coverage.fetch_times)
+    stored = coverage.with_final(IntervalSet() if refetch or staged is None else staged)
     cost = Cost(*measured) if measured else None
     plan = make_plan(query, StoredSeries(report, service.columns(report), stored), (), service.clock(), cost)
     return plan.with_headroom(headroom)

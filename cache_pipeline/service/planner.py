@@ -129,6 +129,7 @@ class PlanStep:
         report: The name of the report whose rows are used.
         interval: The part.
         reason: Why it comes from there, as a phrase for people.
+        metrics: The metrics that are fetched; empty for all of the report.
         calls: Upstream requests it is expected to take.
         seconds: How long these are expected to take.
     """
@@ -139,6 +140,7 @@ class PlanStep:
     reason: str
     calls: float = 0.0
     seconds: float = 0.0
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,19 +250,24 @@ def make_plan(
     for each in rolled_up:
         to_fetch -= each.intervals
         own_intervals -= each.intervals
+    partial = [] if final_only else rule.partial_gaps(own.coverage, to_fetch, now)
     if to_fetch:
+        of_some = IntervalSet(part for _, intervals in partial for part in intervals)
         # Provisional figures beside a gap, in the same chunk, come with the same query at no extra cost.
         parts = [
-            own.coverage.widen_gaps(to_fetch, IntervalSet([chunk]))
-            for chunk in split_into_chunks(own_intervals, report)
+            own.coverage.widen_gaps(to_fetch - of_some, IntervalSet([chunk]))
+            for chunk in split_into_chunks(own_intervals - of_some, report)
         ]
         to_fetch = IntervalSet(part for each in parts for part in each)
-    chunks = tuple(split_into_chunks(to_fetch, report))
+        partial.append(((), to_fetch))
+        to_fetch |= of_some
+    fetches = [(metrics, chunk) for metrics, intervals in partial for chunk in split_into_chunks(intervals, report)]
+    chunks = tuple(chunk for _, chunk in fetches)
     cost = cost or Cost.assumed(report)
     steps = (
         *_history_steps(report, own.coverage, own_intervals - to_fetch, rule),
         *_roll_up_steps(rolled_up),
-        *_vendor_steps(report, own.coverage, chunks, cost),
+        *_vendor_steps(report, own.coverage, fetches, cost),
     )
     return Plan(
         query=query,
@@ -380,10 +387,14 @@ def _roll_up_steps(rolled_up: Sequence[RolledUpPart]) -> Iterable[PlanStep]:
             yield PlanStep(AnswerSource.roll_up, source.name, part, f"rolled up from rows by {by}")
 
 
-def _vendor_steps(report: Report, coverage: Coverage, chunks: Iterable[Interval], cost: Cost) -> Iterable[PlanStep]:
-    for chunk in chunks:
+def _vendor_steps(
+    report: Report, coverage: Coverage, fetches: Iterable[tuple[tuple[str, ...], Interval]], cost: Cost
+) -> Iterable[PlanStep]:
+    for metrics, chunk in fetches:
         reason = _fetch_reason(chunk, coverage)
-        yield PlanStep(AnswerSource.vendor, report.name, chunk, reason, cost.calls, cost.seconds)
+        if metrics:
+            reason = f"only {', '.join(metrics)}: the other metrics are stored and final"
+        yield PlanStep(AnswerSource.vendor, report.name, chunk, reason, cost.calls, cost.seconds, metrics)
 
 
 def _fetch_reason(chunk: Interval, coverage: Coverage) -> str:
@@ -432,8 +443,14 @@ class Planner:
             InvalidInterval: Something must be fetched that the vendor no longer keeps.
         """
         with span("plan", report=query.source_series.report.name, interval=str(query.available_interval)) as current:
-            stored = StoredParts(query, await self._read_coverage(query.source_series, query.available_interval))
+            own = await self._read_coverage(query.source_series, query.available_interval)
+            # Metrics that the query does not name need not be stored yet, but what is fetched is fetched for all of them.
+            named = replace(own, coverage=own.coverage.of_metrics(query.series.report.metrics))
+            stored = StoredParts(query, named)
             plan = stored.plan(now, final_only=final_only)
+            if plan.to_fetch and named != own:
+                stored = StoredParts(query, own)
+                plan = stored.plan(now, final_only=final_only)
             if plan.to_fetch:
                 stored = await self._add_other_series(stored)
                 plan = stored.plan(now, final_only=final_only)
@@ -489,7 +506,7 @@ class Planner:
         """Read, in one query, the other series that may be rolled up, and the cost of an upstream query."""
         query, target = stored.query, stored.query.source_series.report
         usable = {
-            Series(report, self.tenant): columns
+            Series(report, self.tenant).with_metrics(target.metrics): columns
             for report in self.declared
             # The columns of another vendor's report are unknown without an account, so it is not asked for them.
             if (report.account_id, report.query_type) == (target.account_id, target.query_type)

@@ -307,7 +307,7 @@ class ReportService:
         """
         series = self.series(report)
         for partition in partitions:
-            if partition.series_id not in (None, series.id):
+            if partition.query_id not in (None, series.query_id):
                 raise SeriesMismatch(report.name, partition.key)
         await store_verified(self.history, series, partitions, claims, self.on_stored)
 

@@ -213,10 +213,10 @@ class NewerDataPresent(CachePipelineError):
 
 @dataclass(frozen=True)
 class Replacement:
-    """New rows for some intervals of a series; they replace whatever is stored for these intervals.
+    """New figures for some intervals of a series; they replace whatever is stored of the same metrics for these intervals.
 
     Attributes:
-        series: The series of the rows.
+        series: The series of the rows, with the metrics that were fetched.
         final: Intervals whose buckets lie before the watermark.
         provisional: Intervals that are stored but not final.
         rows: Exactly the rows of both, in the report's schema.
@@ -242,7 +242,7 @@ class Replacement:
 
 
 class History(Protocol):
-    """Rows of every report, and the coverage of each series. Every method is one transaction, and blocks."""
+    """Rows of every report, and the coverage of each metric of each series. Every method is one transaction, and blocks."""
 
     def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
         """Read the coverage of a series, including the fetch times of the final parts of `interval`."""
@@ -310,8 +310,11 @@ class History(Protocol):
         """
         ...
 
-    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
-        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""
+    def groups_by_bucket(self, series: Series, interval: Interval, columns: Sequence[str] = ()) -> dict[datetime, int]:
+        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted.
+
+        With `columns`, count only the groups that have a figure other than zero in one of them.
+        """
         ...
 
     def count_rows(self, series: Series) -> int:

@@ -88,6 +88,30 @@ class FreshnessRule:
         kept = (IntervalSet(fresh) - waiting) | (waiting - coverage.second_look_due(now))
         return requested - coverage.final - kept
 
+    def partial_gaps(
+        self, coverage: Coverage, requested: IntervalSet, now: datetime
+    ) -> list[tuple[tuple[str, ...], IntervalSet]]:
+        """Return the gaps where some metrics are missing and the others are final, so that the others are not asked for.
+
+        Where any other metric is provisional, all metrics are fetched together, so that their figures keep one age.
+
+        Returns:
+            The metrics and the intervals in which exactly these are missing.
+        """
+        everything = {name for names in coverage.by_metrics for name in names}
+        divided: list[tuple[tuple[str, ...], IntervalSet]] = [((), requested)] if coverage.by_metrics else []
+        for names, known in coverage.by_metrics.items():
+            divided = [
+                part
+                for missing, time in divided
+                for gaps in [self.gaps(known, time, now)]
+                for part in (((*missing, *names), gaps), (missing, (time - gaps) & known.final))
+                if part[1]
+            ]
+        return [
+            (tuple(sorted(missing)), time) for missing, time in divided if missing and len(missing) < len(everything)
+        ]
+
     def intervals_to_fetch(self, coverage: Coverage, requested: IntervalSet, now: datetime) -> IntervalSet:
         """Return the gaps and the provisional intervals next to them.
 

@@ -65,7 +65,7 @@ def test_staged_partition_is_read_back_unchanged(tmp_path: Path, partition: Fetc
     assert again.rows.num_rows == partition.rows.num_rows
     assert again.rows.tallies == partition.rows.tallies
     assert again.rows.schema == partition.rows.schema
-    assert replace(again, rows=partition.rows) == replace(partition, series_id=SERIES.id)
+    assert replace(again, rows=partition.rows) == replace(partition, query_id=SERIES.query_id)
     assert path == staging.path(SERIES, partition.key, partition.interval)
     assert ":" not in path.name
 

@@ -306,7 +306,7 @@ def test_unchanged_staged_files_are_examined_once(
     opened = _count_connections(monkeypatch)
     assert _unpublished(bench, instance, cursor).cursor == cursor
     assert opened.call_count == 0
-    (bench.data / "staged" / "calls_hour" / bench.series.id / "another.part").touch()
+    (bench.data / "staged" / "calls_hour" / bench.series.query_id / "another.part").touch()
     _unpublished(bench, instance, cursor)
     assert opened.call_count == 1
 

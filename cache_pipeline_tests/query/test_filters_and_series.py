@@ -92,9 +92,24 @@ def test_different_meanings_have_different_keys():
 
 
 def test_different_series_have_different_ids():
-    ids = {Series(declared(**{n: v for n, v in m.items() if n != "tenant"}), m.get("tenant", "default")).id
-           for m in MEANINGS if "interval" not in m}  # fmt: skip
-    assert len(ids) == len(MEANINGS) - 1
+    series = [
+        Series(declared(**{n: v for n, v in m.items() if n != "tenant"}), m.get("tenant", "default"))
+        for m in MEANINGS
+        if "interval" not in m
+    ]
+    assert len({each.query_id for each in series}) == len(series)
+    other_metrics = [each for each in series if each.report.metrics != series[0].report.metrics]
+    assert len(other_metrics) == 2
+    assert {each.id for each in other_metrics} == {series[0].id}
+    assert len({each.id for each in series}) == len(series) - len(other_metrics)
+
+
+def test_metrics_of_single_rows_are_another_series():
+    rows = {"platform": "genesys", "query_type": "conversations", "rows": "conversations", "group_by": []}
+    one, other = (
+        Series(declared(**rows, volume_metric=None, metrics=metrics)) for metrics in (["tHandle"], ["tHandle", "tTalk"])
+    )
+    assert one.id != other.id
 
 
 def test_key_has_the_documented_form():

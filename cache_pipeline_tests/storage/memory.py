@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
@@ -36,7 +35,7 @@ from cache_pipeline.storage.base import (
     QueryInFlight,
     Replacement,
 )
-from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.coverage import Coverage, FetchTime, combine_coverages
 
 _OPEN = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
 
@@ -57,9 +56,10 @@ class _Entry:
 
 @dataclass
 class _StoredSeries:
-    rows: pa.Table | None = None
-    coverage: Coverage = field(default_factory=Coverage)
-    fetch_times: list[FetchTime] = field(default_factory=list[FetchTime])
+    #: By bucket and group; a figure that was never stored is missing.
+    rows: dict[tuple[object, ...], dict[str, Any]] = field(default_factory=dict[tuple[object, ...], dict[str, Any]])
+    #: By metric, with the times of everything that is stored.
+    coverage: dict[str, Coverage] = field(default_factory=dict[str, Coverage])
     chunks: list[ChunkResult] = field(default_factory=list[ChunkResult])
     stats: TruncationStats = field(default_factory=TruncationStats)
 
@@ -110,10 +110,15 @@ class MemoryHistory:
 
     @transaction
     def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
-        stored = self._server.of(series)
-        wanted = stored.coverage.provisional | IntervalSet([interval] if interval else [])
-        times = sorted((each for each in stored.fetch_times if each.intervals & wanted), key=lambda each: each.at)
-        return replace(stored.coverage, fetch_times=tuple(times), recheck_delay=series.report.freshness.recheck_delay)
+        stored, named = self._server.of(series), IntervalSet([interval] if interval else [])
+
+        def known(metric: str) -> Coverage:
+            coverage = stored.coverage.get(metric, Coverage())
+            wanted = coverage.provisional | named
+            times = sorted((each for each in coverage.fetch_times if each.intervals & wanted), key=lambda each: each.at)
+            return replace(coverage, fetch_times=tuple(times), recheck_delay=series.report.freshness.recheck_delay)
+
+        return combine_coverages({(metric,): known(metric) for metric in series.report.metrics})
 
     @transaction
     def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
@@ -129,8 +134,23 @@ class MemoryHistory:
 
     @transaction
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
-        rows = self._server.of(series).rows
-        return sort_rows(_within(rows, interval)) if rows is not None else to_arrow_schema(columns).empty_table()
+        schema = to_arrow_schema(columns)
+        absent = {each.name: None if each.nullable or pa.types.is_timestamp(each.type) else 0 for each in schema}
+        figures = [each for each in schema if pa.types.is_integer(each.type) or pa.types.is_floating(each.type)]
+        is_always_sent = bool(series.report.rows) or all(each.nullable for each in figures)
+        rows = [
+            {name: row.get(name) if row.get(name) is not None else absent[name] for name in schema.names}
+            for row in self._rows_within(series, interval)
+            if is_always_sent or any(row.get(each.name) is not None for each in figures)
+        ]
+        return sort_rows(pa.Table.from_pylist(rows, schema))
+
+    def _rows_within(self, series: Series, interval: Interval) -> list[dict[str, Any]]:
+        return [
+            row
+            for row in self._server.of(series).rows.values()
+            if interval.start <= row["interval_start"] < interval.end
+        ]
 
     @transaction
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
@@ -148,36 +168,30 @@ class MemoryHistory:
         for claim in replacement.claims:
             if entries[claim.id].fence != claim.fence or not entries[claim.id].is_open:
                 raise LeaseLost("another process has taken over the query that these rows answer")
+        metrics, covered = replacement.series.report.metrics, replacement.covered
         for each in replacement.fetch_times:
             if newer := IntervalSet(
-                part for known in stored.fetch_times if known.at > each.at for part in known.intervals & each.intervals
+                part
+                for metric in metrics
+                for known in stored.coverage.get(metric, Coverage()).fetch_times
+                if known.at > each.at
+                for part in known.intervals & each.intervals
             ):
                 raise NewerDataPresent(newer)
-        covered, new = replacement.covered, replacement.rows.to_table()
-        kept = [new] if stored.rows is None else [_without(stored.rows, covered), new]
-        coverage, looks = stored.coverage, replacement.second_looks
-        stored.rows = pa.concat_tables(kept)
-        stored.coverage = Coverage(
-            coverage.final - replacement.provisional | replacement.final,
-            coverage.provisional - replacement.final | replacement.provisional,
-            max((each for each in (coverage.watermark, replacement.watermark) if each is not None), default=None),
-            second_looks={
-                reason: left
-                for reason in SecondLook
-                if (
-                    left := coverage.second_looks.get(reason, IntervalSet()) - covered
-                    | looks.get(reason, IntervalSet())
-                )
-            },
-        )
-        times = [FetchTime(each.intervals - covered, each.at) for each in stored.fetch_times]
-        stored.fetch_times = _merged([each for each in [*times, *replacement.fetch_times] if each.intervals])
+        _merge_rows(stored, replacement)
+        for metric in metrics:
+            stored.coverage[metric] = _extended(stored.coverage.get(metric, Coverage()), replacement)
         held = {claim.id for claim in replacement.claims}
         for entry in self._server.entries:
-            if entry.request.series.id != replacement.series.id or not covered & IntervalSet([entry.request.interval]):
+            if entry.request.series.query_id != replacement.series.query_id or not covered & IntervalSet(
+                [entry.request.interval]
+            ):
                 continue
             since = IntervalSet(
-                part for each in stored.fetch_times if each.at >= entry.request.requested_at for part in each.intervals
+                part
+                for each in stored.coverage[metrics[0]].fetch_times
+                if each.at >= entry.request.requested_at
+                for part in each.intervals
             )
             is_answered = (covered | since).covers(entry.request.interval)
             if entry.is_open and is_answered and (entry.id in held or entry.lease_until <= self._server.now):
@@ -201,48 +215,71 @@ class MemoryHistory:
     def reopen(self, series: Series, ended: Sequence[tuple[Interval, str]], end_column: str) -> IntervalSet:
         stored, key = self._server.of(series), to_snake_case(series.report.group_by[0])
         wanted = {(bucket.start, name) for bucket, name in ended}
-        rows = [] if stored.rows is None else stored.rows.to_pylist()
+        rows = stored.rows.values()
         buckets = IntervalSet(
             Interval(row["interval_start"], row["interval_end"])
             for row in rows
             if row[end_column] is None and (row["interval_start"], row[key]) in wanted
         )
-        coverage = stored.coverage
-        stored.coverage = replace(
-            coverage,
-            final=coverage.final - buckets,
-            provisional=coverage.provisional | (coverage.final & buckets),
-        )
+        for metric, coverage in stored.coverage.items():
+            stored.coverage[metric] = replace(
+                coverage,
+                final=coverage.final - buckets,
+                provisional=coverage.provisional | (coverage.final & buckets),
+            )
         return buckets
 
     @transaction
-    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
-        return {start: int(count) for start, count in self.totals_by_bucket(series, interval, None).items()}
+    def groups_by_bucket(self, series: Series, interval: Interval, columns: Sequence[str] = ()) -> dict[datetime, int]:
+        counts: Counter[datetime] = Counter()
+        for row in self._rows_within(series, interval):
+            counts[row["interval_start"]] += not columns or any(row.get(name) for name in columns)
+        return dict(counts)
 
     @transaction
     def count_rows(self, series: Series) -> int:
-        rows = self._server.of(series).rows
-        return 0 if rows is None else rows.num_rows
+        return len(self._server.of(series).rows)
 
     @transaction
     def totals_by_bucket(self, series: Series, interval: Interval, column: str | None) -> dict[datetime, float]:
-        rows = self._server.of(series).rows
         totals: Counter[datetime] = Counter()
-        for row in [] if rows is None else _within(rows, interval).to_pylist():
-            totals[row["interval_start"]] += (row[column] or 0) if column else 1
+        for row in self._rows_within(series, interval):
+            totals[row["interval_start"]] += (row.get(column) or 0) if column else 1
         return dict(totals)
 
 
-def _within(rows: pa.Table, interval: Interval) -> pa.Table:
-    starts = rows["interval_start"]
-    return rows.filter(pc.and_(pc.greater_equal(starts, interval.start), pc.less(starts, interval.end)))
+def _merge_rows(stored: _StoredSeries, replacement: Replacement) -> None:
+    """Replace the figures of the series' metrics, keep those of others, and drop rows without any."""
+    schema = replacement.rows.schema
+    figures = [each.name for each in schema if pa.types.is_integer(each.type) or pa.types.is_floating(each.type)]
+    keys = [name for name in schema.names if name not in figures and name != "interval_end"]
+    for interval in replacement.covered:
+        for key, row in list(stored.rows.items()):
+            if interval.start <= row["interval_start"] < interval.end:
+                kept = {name: value for name, value in row.items() if name not in figures}
+                if all(value is None or not isinstance(value, int | float) for value in kept.values()):
+                    del stored.rows[key]
+                else:
+                    stored.rows[key] = kept
+    for row in replacement.rows.to_table().to_pylist():
+        key = tuple(row[name] for name in keys)
+        stored.rows[key] = {**stored.rows.get(key, {}), **row}
 
 
-def _without(rows: pa.Table, intervals: IntervalSet) -> pa.Table:
-    for each in intervals:
-        starts = rows["interval_start"]
-        rows = rows.filter(pc.or_(pc.less(starts, each.start), pc.greater_equal(starts, each.end)))
-    return rows
+def _extended(coverage: Coverage, replacement: Replacement) -> Coverage:
+    covered, looks = replacement.covered, replacement.second_looks
+    times = [FetchTime(each.intervals - covered, each.at) for each in coverage.fetch_times]
+    return Coverage(
+        coverage.final - replacement.provisional | replacement.final,
+        coverage.provisional - replacement.final | replacement.provisional,
+        max((each for each in (coverage.watermark, replacement.watermark) if each is not None), default=None),
+        tuple(_merged([each for each in [*times, *replacement.fetch_times] if each.intervals])),
+        {
+            reason: left
+            for reason in SecondLook
+            if (left := coverage.second_looks.get(reason, IntervalSet()) - covered | looks.get(reason, IntervalSet()))
+        },
+    )
 
 
 def _merged(times: list[FetchTime]) -> list[FetchTime]:
@@ -267,7 +304,7 @@ class MemoryLedger:
             (
                 entry
                 for entry in self._server.entries
-                if entry.is_open and entry.request.series.id == request.series.id
+                if entry.is_open and entry.request.series.query_id == request.series.query_id
                 and entry.request.interval == request.interval
             ),
             None,
@@ -323,7 +360,7 @@ class MemoryLedger:
         found = [
             OpenJob(entry.request.interval, entry.request.requested_at, is_alive)
             for entry in self._server.entries
-            if entry.is_open and entry.request.series.id == series.id and entry.request.interval.intersection(interval)
+            if entry.is_open and entry.request.series.query_id == series.query_id and entry.request.interval.intersection(interval)
             and ((is_alive := entry.lease_until > self._server.now) or entry.handle is not None)
         ]  # fmt: skip
         return sorted(found, key=lambda job: (-job.interval.length, job.interval.start))

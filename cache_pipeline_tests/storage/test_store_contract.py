@@ -1,6 +1,6 @@
 """What every implementation of history and ledger does, in PostgreSQL and in memory alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import sort_rows
+from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import (
     History,
@@ -68,7 +68,7 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
 
 
 def read(stores: Stores, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
-    return stores.history.read(series, interval, columns_of(series.report))
+    return stores.history.read(series, hours(0, 1), columns_of(series.report))
 
 
 def query(interval: Interval = DAY, series: Series = SERIES, age: timedelta = timedelta(0)) -> LedgerRequest:
@@ -278,3 +278,128 @@ def test_ambiguous_entry_stays_until_the_next_claim(stores: Stores):
     assert stores.states() == ["ambiguous"]
     assert stores.ledger.claim(query()).handle is None
     assert stores.states() == ["lost", "intent"]
+
+
+# --- Metrics of one series that are stored at different times ------------------------------------------------------------------
+
+ANSWERED, OFFERED = (SERIES.with_metrics([name]) for name in ("answered", "offered"))
+BOTH = SERIES.with_metrics(["answered", "offered"])
+
+
+def figures(series: Series, interval: Interval, queues: Mapping[str | None, tuple[int, ...]]) -> pa.Table:
+    """Return one row for each queue and hour of an interval, with a figure for each metric of the series."""
+    schema = to_arrow_schema(columns_of(series.report)[:-1])
+    rows = [
+        {
+            "interval_start": interval.start + hour * HOUR,
+            "interval_end": interval.start + (hour + 1) * HOUR,
+            "queue_id": queue,
+            **dict(zip(map(to_snake_case, series.report.metrics), values, strict=True)),
+        }
+        for hour in range(int(interval.length / HOUR))
+        for queue, values in queues.items()
+    ]
+    return rows_to_table(rows, schema)
+
+
+def put(
+    stores: Stores,
+    series: Series,
+    interval: Interval,
+    queues: Mapping[str | None, tuple[int, ...]],
+    at: datetime = NOW,
+    **changes: object,
+) -> None:
+    rows = figures(series, interval, queues)
+    stores.history.replace(replacement(interval, series=series, rows=rows, fetched_at=at, **changes))
+
+
+def stored_figures(stores: Stores, series: Series = BOTH) -> dict[str | None, tuple[int, ...]]:
+    table = stores.history.read(series, hours(0, 1), columns_of(series.report)[:-1])
+    names = [to_snake_case(name) for name in series.report.metrics]
+    return {row["queue_id"]: tuple(row[name] for name in names) for row in table.to_pylist()}
+
+
+def test_metrics_added_later_join_the_stored_rows(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,), "q2": (7,), None: (9,)})
+    assert stores.history.coverage(BOTH).final == IntervalSet()
+    put(stores, ANSWERED, DAY, {"q2": (3,), "q3": (2,), None: (4,)}, NOW + HOUR)
+    assert stored_figures(stores) == {"q1": (0, 5), "q2": (3, 7), "q3": (2, 0), None: (4, 9)}
+    assert stored_figures(stores, ANSWERED) == {"q2": (3,), "q3": (2,), None: (4,)}
+    assert stores.history.coverage(BOTH).final == IntervalSet([DAY])
+    assert not stores.history.coverage(BOTH).provisional
+
+
+def test_each_metric_keeps_its_own_coverage(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,)})
+    put(stores, ANSWERED, hours(0, 12), {"q1": (3,)}, NOW + HOUR)
+    coverage = stores.history.coverage(BOTH, DAY)
+    assert coverage.final == IntervalSet([hours(0, 12)])
+    assert coverage.of_metrics(["offered"]).final == IntervalSet([DAY])
+    assert coverage.of_metrics(["answered"]).final == IntervalSet([hours(0, 12)])
+    assert {each.at: each.intervals for each in coverage.fetch_times} == {NOW: IntervalSet([DAY])}
+    assert stores.history.coverage(OFFERED).by_metrics == {}
+
+
+def test_fewer_metrics_leave_the_others_in_place(stores: Stores):
+    put(stores, BOTH, DAY, {"q1": (3, 5), "q2": (1, 1)})
+    put(stores, OFFERED, hours(0, 2), {"q1": (6,), "q4": (8,)}, NOW + HOUR)
+    assert stored_figures(stores) == {"q1": (3, 6), "q2": (1, 0), "q4": (0, 8)}
+    coverage = stores.history.coverage(BOTH, DAY)
+    assert coverage.final == IntervalSet([DAY])
+    assert {each.at: each.intervals for each in stores.history.coverage(ANSWERED, DAY).fetch_times} == {
+        NOW: IntervalSet([DAY])
+    }
+    assert {each.at for each in stores.history.coverage(OFFERED, DAY).fetch_times} == {NOW, NOW + HOUR}
+
+
+def test_group_without_any_figure_is_dropped(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,), "q2": (7,)})
+    put(stores, ANSWERED, DAY, {"q3": (3,)})
+    put(stores, ANSWERED, DAY, {"q1": (3,)}, NOW + HOUR)
+    assert stored_figures(stores) == {"q1": (3, 5), "q2": (0, 7)}
+    assert stores.history.count_rows(SERIES) == 48
+
+
+def test_storing_all_metrics_again_joins_their_coverage(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,)})
+    put(stores, ANSWERED, DAY, {"q1": (3,)})
+    put(stores, BOTH, DAY, {"q1": (4, 6)}, NOW + HOUR)
+    coverage = stores.history.coverage(BOTH, DAY)
+    assert coverage.final == IntervalSet([DAY])
+    assert coverage.fetch_times == (FetchTime(IntervalSet([DAY]), NOW + HOUR),)
+    assert coverage.by_metrics == {}
+    assert stored_figures(stores) == {"q1": (4, 6)}
+
+
+def test_older_figures_of_one_metric_are_refused(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,)}, NOW)
+    put(stores, ANSWERED, DAY, {"q1": (3,)}, NOW + HOUR)
+    with pytest.raises(NewerDataPresent):
+        put(stores, BOTH, DAY, {"q1": (4, 6)}, NOW + HOUR / 2)
+    put(stores, OFFERED, DAY, {"q1": (6,)}, NOW + HOUR / 2)
+    assert stored_figures(stores) == {"q1": (3, 6)}
+
+
+def test_provisional_figures_of_one_metric_make_the_rest_provisional(stores: Stores):
+    put(stores, OFFERED, DAY, {"q1": (5,)})
+    stores.history.replace(
+        replacement(None, DAY, series=ANSWERED, rows=figures(ANSWERED, DAY, {"q1": (3,)}), fetched_at=NOW)
+    )
+    coverage = stores.history.coverage(BOTH)
+    assert (coverage.final, coverage.provisional) == (IntervalSet(), IntervalSet([DAY]))
+
+
+def test_query_of_fewer_metrics_is_another_ledger_entry(stores: Stores):
+    submit(stores.ledger, query(series=BOTH))
+    submit(stores.ledger, query(series=OFFERED), JobHandle("job-2", "client-1"))
+    assert [job.interval for job in stores.ledger.open_jobs(OFFERED, DAY)] == [DAY]
+    put(stores, OFFERED, DAY, {"q1": (5,)})
+    assert len(stores.ledger.open_jobs(BOTH, DAY)) == 1
+
+
+def test_groups_with_some_metrics_are_counted(stores: Stores):
+    put(stores, OFFERED, hours(0, 1), {"q1": (5,), "q2": (7,)})
+    put(stores, ANSWERED, hours(0, 1), {"q1": (3,)})
+    assert stores.history.groups_by_bucket(BOTH, DAY) == {DAY.start: 2}
+    assert stores.history.groups_by_bucket(ANSWERED, DAY, ["answered"]) == {DAY.start: 1}

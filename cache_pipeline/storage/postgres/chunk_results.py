@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Literal
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.postgres.ranges import text_array
 
 #: Vendors change their limits. One that was not met for this long is forgotten, so that long queries are tried again.
 _TRUNCATION_RETENTION = timedelta(days=30)
@@ -38,12 +39,14 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
             "total_rows": pa.array([chunk.length for chunk in chunks], pa.int64()),
             "parts": pa.array([chunk.parts for chunk in chunks], pa.int64()),
             "sent_rows": pa.array([_sent_rows(chunk) for chunk in chunks], pa.string()),
+            "metrics": pa.array([json.dumps(series.report.metrics)] * count, pa.string()),
         }
     )
     cursor.executemany(
         "INSERT INTO cache_pipeline_state.chunk_result (series, interval, expected_rows, expectation_source,"
-        " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts, sent_rows)"
-        " VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb)",
+        " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts, sent_rows,"
+        " metrics) VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb,"
+        " ARRAY(SELECT jsonb_array_elements_text($15::jsonb)))",
         table,
     )
     _update_truncation_stats(cursor, series, chunks, now)
@@ -60,9 +63,14 @@ def read_sent_rows(cursor: Any, series: Series, interval: Interval) -> dict[date
     query = SQL(
         "SELECT sent.key::timestamptz, sent.value::int8 FROM cache_pipeline_state.chunk_result AS c,"
         " jsonb_each_text(c.sent_rows) AS sent"
-        " WHERE c.series = {series} AND c.sent_rows IS NOT NULL AND c.interval && tstzrange({start}, {end})"
-        " ORDER BY c.fetched_at, c.id"
-    ).format(series=Literal(series.id), start=Literal(interval.start), end=Literal(interval.end))
+        " WHERE c.series = {series} AND c.metrics = {metrics} AND c.sent_rows IS NOT NULL"
+        " AND c.interval && tstzrange({start}, {end}) ORDER BY c.fetched_at, c.id"
+    ).format(
+        series=Literal(series.id),
+        metrics=text_array(series.report.metrics),
+        start=Literal(interval.start),
+        end=Literal(interval.end),
+    )
     cursor.execute(query.as_string())
     return dict(cursor.fetchall())
 

@@ -12,47 +12,63 @@ from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import NewerDataPresent
 from cache_pipeline.storage.coverage import FetchTime
-from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange
+from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange, text_array
 
 _SELECT_NEWER = SQL(
     """
     SELECT {bounds}::text FROM (
         SELECT coalesce(range_agg(part), '{{}}') AS newer
         FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals * {intervals}) AS part
-        WHERE f.series = {series} AND f.fetched_at > {at} AND f.intervals && {intervals}
+        WHERE f.series = {series} AND f.metrics && {metrics} AND f.fetched_at > {at} AND f.intervals && {intervals}
     ) AS newer_parts
     """
 )
 _RECORD = (
     SQL(
         "UPDATE cache_pipeline_state.fetch_time SET intervals = intervals - {intervals}"
-        " WHERE series = {series} AND intervals && {intervals}"
+        " WHERE series = {series} AND metrics = {metrics} AND intervals && {intervals}"
     ),
-    SQL("DELETE FROM cache_pipeline_state.fetch_time WHERE series = {series} AND isempty(intervals)"),
+    SQL(
+        "DELETE FROM cache_pipeline_state.fetch_time"
+        " WHERE series = {series} AND metrics = {metrics} AND isempty(intervals)"
+    ),
     SQL(
         """
-        INSERT INTO cache_pipeline_state.fetch_time AS f (series, fetched_at, intervals)
-        VALUES ({series}, {at}, {intervals})
-        ON CONFLICT (series, fetched_at) DO UPDATE SET intervals = f.intervals + excluded.intervals
+        INSERT INTO cache_pipeline_state.fetch_time AS f (series, metrics, fetched_at, intervals)
+        VALUES ({series}, {metrics}, {at}, {intervals})
+        ON CONFLICT (series, metrics, fetched_at) DO UPDATE SET intervals = f.intervals + excluded.intervals
         """
     ),
 )
 
 
-def record_fetch_times(cursor: Any, series: Series, fetch_times: Iterable[FetchTime]) -> None:
-    """Record, in the transaction that stores rows, when they were fetched.
+def refuse_older(cursor: Any, series: Series, fetch_times: Iterable[FetchTime]) -> None:
+    """Refuse rows if history holds newer figures of one of their metrics.
 
     Raises:
         NewerDataPresent: Part of what is stored was requested later.
     """
     for each in fetch_times:
-        values = {"series": Literal(series.id), "intervals": multirange(each.intervals), "at": Literal(each.at)}
-        query = _SELECT_NEWER.format(bounds=bounds_as_json(Identifier("newer")), **values)
+        query = _SELECT_NEWER.format(bounds=bounds_as_json(Identifier("newer")), **_values(series, each))
         cursor.execute(query.as_string())
         if newer := intervals_of(cursor.fetchone()[0]):
             raise NewerDataPresent(newer)
+
+
+def record_fetch_times(cursor: Any, series: Series, fetch_times: Iterable[FetchTime]) -> None:
+    """Record, in the transaction that stores rows, when they were fetched."""
+    for each in fetch_times:
         for statement in _RECORD:
-            cursor.execute(statement.format(**values).as_string())
+            cursor.execute(statement.format(**_values(series, each)).as_string())
+
+
+def _values(series: Series, time: FetchTime) -> dict[str, Composable]:
+    return {
+        "series": Literal(series.id),
+        "metrics": text_array(series.report.metrics),
+        "intervals": multirange(time.intervals),
+        "at": Literal(time.at),
+    }
 
 
 def fetch_time_column(interval: Interval | None) -> Composable:
@@ -61,7 +77,7 @@ def fetch_time_column(interval: Interval | None) -> Composable:
         """
         (SELECT coalesce(json_agg(json_build_array({at}, {intervals}) ORDER BY f.fetched_at), '[]')
          FROM cache_pipeline_state.fetch_time AS f
-         WHERE f.series = c.series AND (f.intervals && c.provisional OR f.intervals && {interval}))::text
+         WHERE f.series = c.series AND f.metrics = c.metrics AND (f.intervals && c.provisional OR f.intervals && {interval}))::text
         """
     ).format(
         at=instant_as_text(Identifier("f", "fetched_at")),

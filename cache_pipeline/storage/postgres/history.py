@@ -21,18 +21,24 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import Column, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, dimension_names, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.base import LeaseLost, LedgerClaim, Replacement
-from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.coverage import Coverage, coverage_of_metrics
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
-from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse_fetch_times, record_fetch_times
+from cache_pipeline.storage.postgres.fetch_times import (
+    fetch_time_column,
+    parse_fetch_times,
+    record_fetch_times,
+    refuse_older,
+)
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
-from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange
+from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
+from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange, text_array
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
 
 logger = logging.getLogger(__name__)
@@ -46,7 +52,7 @@ _ROWS_PER_BATCH = 1024
 _READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
 _COVERAGE_COLUMNS = """
-    c.series, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text, c.watermark, {fetch_times}
+    c.series, to_json(c.metrics)::text, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text, c.watermark, {fetch_times}
 """
 _SELECT_COVERAGE = SQL(
     f"SELECT {_COVERAGE_COLUMNS} FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({{series}})"  # noqa: S608 - a constant of this module
@@ -66,10 +72,10 @@ _LATEST_QUERIES = 50
 _EXTEND_COVERAGE = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
-        (series, report, tenant, definition, final, provisional, unverified, unexpected, watermark)
-    VALUES ({series}, {report}, {tenant}, {definition}::jsonb,
+        (series, metrics, report, tenant, definition, final, provisional, unverified, unexpected, watermark)
+    VALUES ({series}, {metrics}, {report}, {tenant}, {definition}::jsonb,
             {final}, {provisional}, {unverified}, {unexpected}, {watermark})
-    ON CONFLICT (series) DO UPDATE SET
+    ON CONFLICT (series, metrics) DO UPDATE SET
         report = excluded.report,
         final = c.final - excluded.provisional + excluded.final,
         provisional = c.provisional - excluded.final + excluded.provisional,
@@ -157,15 +163,27 @@ class PostgresHistory:
         """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
         schema = to_arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
-        query = SQL(
-            "SELECT {columns} FROM {table} WHERE series = {series}"
-            " AND interval_start >= {start} AND interval_start < {end} ORDER BY {order}"
-        ).format(
-            columns=SQL(", ").join(map(Identifier, schema.names)),
+        # A group that the vendor left out of an answer of some metrics has no figures of them; if it was left out of all, it is
+        # not a row of this series. Figures that may be null in any answer say nothing of that.
+        figures = [
+            field
+            for field in schema
+            if not series.report.rows and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+        ]
+        is_sent = SQL("")
+        if any(not field.nullable for field in figures):
+            is_any = SQL(" OR ").join(SQL("{} IS NOT NULL").format(Identifier(field.name)) for field in figures)
+            is_sent = SQL(" AND ({})").format(is_any)
+        query = SQL("SELECT {columns} FROM {table} WHERE {rows}{is_sent} ORDER BY {order}").format(
+            is_sent=is_sent,
+            columns=SQL(", ").join(
+                Identifier(field.name)
+                if field.nullable or pa.types.is_timestamp(field.type)
+                else SQL("coalesce({0}, 0) AS {0}").format(Identifier(field.name))
+                for field in schema
+            ),
             table=_table(series),
-            series=Literal(series.id),
-            start=Literal(interval.start),
-            end=Literal(interval.end),
+            rows=_rows_of(series, interval),
             order=SQL(", ").join(
                 [Identifier("interval_start"), *(SQL('{} COLLATE "C"').format(Identifier(name)) for name in dimensions)]
             ),
@@ -177,7 +195,10 @@ class PostgresHistory:
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def replace(self, replacement: Replacement) -> None:
-        """Replace the rows stored for some intervals and extend coverage, in one transaction.
+        """Replace the figures stored for some intervals and extend coverage, in one transaction.
+
+        Only the series' own metrics are replaced. Where history holds other metrics of the same rows, these keep their figures:
+        the rows are merged by bucket and group, and a row without any figure is deleted.
 
         Writers of one series wait for each other; readers see either all of the old rows or all of the new. The ledger
         entries that the rows answer are closed in the same transaction.
@@ -194,25 +215,28 @@ class PostgresHistory:
                 SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
             )
             _refuse_lost_claims(cursor, replacement.claims)
+            refuse_older(cursor, series, replacement.fetch_times)
+            others = take_over_metrics(cursor, series, covered)
             record_fetch_times(cursor, series, replacement.fetch_times)
-            for part in covered:
-                delete = SQL(
-                    "DELETE FROM {table} WHERE series = {series} AND interval_start >= {start} AND interval_start < {end}"
-                ).format(
-                    table=_table(series),
-                    series=Literal(series.id),
-                    start=Literal(part.start),
-                    end=Literal(part.end),
-                )
-                cursor.execute(delete.as_string())
             if replacement.rows.num_rows:
                 _refuse_other_types(cursor, series, replacement.rows.schema)
-                _insert(cursor, replacement.rows, series)
+            beside = covered & others
+            for part in covered - beside:
+                cursor.execute(
+                    SQL("DELETE FROM {} WHERE {}").format(_table(series), _rows_of(series, part)).as_string()
+                )
+            for part in beside:
+                _merge(cursor, replacement.rows.within(part), series, part)
+            alone = [replacement.rows.within(part) for part in covered - beside] if beside else [replacement.rows]
+            for rows in alone:
+                if rows.num_rows:
+                    ingest(cursor, rows, series)
             extend = _EXTEND_COVERAGE.format(
                 series=Literal(series.id),
+                metrics=text_array(series.report.metrics),
                 report=Literal(series.report.name),
                 tenant=Literal(series.tenant),
-                definition=Literal(json.dumps(series.canonical_form)),
+                definition=Literal(json.dumps(series.stored_form)),
                 final=multirange(replacement.final),
                 provisional=multirange(replacement.provisional),
                 unverified=multirange(replacement.second_looks.get(SecondLook.unverified, IntervalSet())),
@@ -221,7 +245,9 @@ class PostgresHistory:
             )
             cursor.execute(extend.as_string())
             close = SQL(CLOSE_STORED).format(
-                series=Literal(series.id),
+                query=Literal(series.query_id),
+                stored_series=Literal(series.id),
+                metrics=text_array(series.report.metrics),
                 covered=multirange(covered),
                 ids=Literal([claim.id for claim in replacement.claims]),
             )
@@ -268,9 +294,16 @@ class PostgresHistory:
             logger.info("%s: rows of %s have ended since; they are fetched again", series.report.name, buckets)
         return buckets
 
-    def groups_by_bucket(self, series: Series, interval: Interval) -> dict[datetime, int]:
-        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted."""
-        groups = self._by_bucket(SQL("count(*)"), series, interval)
+    def groups_by_bucket(self, series: Series, interval: Interval, columns: Sequence[str] = ()) -> dict[datetime, int]:
+        """Count the groups in each bucket of an interval, as the vendor sent them; buckets without rows are omitted.
+
+        With `columns`, count only the groups that have a figure other than zero in one of them.
+        """
+        count = SQL("count(*)")
+        if columns:
+            figures = SQL(" OR ").join(SQL("{} <> 0").format(Identifier(name)) for name in columns)
+            count = SQL("count(*) FILTER (WHERE {})").format(figures)
+        groups = self._by_bucket(count, series, interval)
         with self._transaction() as cursor:
             return groups | read_sent_rows(cursor, series, interval)
 
@@ -295,15 +328,8 @@ class PostgresHistory:
         return self._by_bucket(SQL("coalesce({}, 0)::float8").format(total), series, interval)
 
     def _by_bucket(self, aggregate: Composable, series: Series, interval: Interval) -> dict[datetime, Any]:
-        query = SQL(
-            "SELECT interval_start, {aggregate} FROM {table} WHERE series = {series}"
-            " AND interval_start >= {start} AND interval_start < {end} GROUP BY 1"
-        ).format(
-            aggregate=aggregate,
-            table=_table(series),
-            series=Literal(series.id),
-            start=Literal(interval.start),
-            end=Literal(interval.end),
+        query = SQL("SELECT interval_start, {aggregate} FROM {table} WHERE {rows} GROUP BY 1").format(
+            aggregate=aggregate, table=_table(series), rows=_rows_of(series, interval)
         )
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
@@ -332,9 +358,64 @@ def _refuse_lost_claims(cursor: Any, claims: Sequence[LedgerClaim]) -> None:
         raise LeaseLost("another process has taken over the query that these rows answer")
 
 
-def _insert(cursor: Any, rows: Rows, series: Series) -> None:
-    """Stream rows into the series' table."""
-    schema = rows.schema.append(pa.field("series", pa.string(), nullable=False))
+def _rows_of(series: Series, interval: Interval) -> Composable:
+    """Return the condition for the rows of a series whose bucket starts inside an interval."""
+    return SQL("series = {} AND interval_start >= {} AND interval_start < {}").format(
+        Literal(series.id), Literal(interval.start), Literal(interval.end)
+    )
+
+
+def _merge(cursor: Any, rows: Rows, series: Series, part: Interval) -> None:
+    """Replace the figures of the series' metrics in the rows of an interval, and keep those of other metrics."""
+    schema, table, new = rows.schema, _table(series), Identifier("incoming")
+    keys = [field.name for field in schema if pa.types.is_timestamp(field.type) or pa.types.is_string(field.type)]
+    figures = [name for name in schema.names if name not in keys]
+    # Equality can be hashed, unlike IS NOT DISTINCT FROM.
+    same = SQL(" AND ").join(
+        [
+            SQL("t.interval_start = i.interval_start"),
+            *(
+                SQL("coalesce(t.{0}, '') = coalesce(i.{0}, '') AND (t.{0} IS NULL) = (i.{0} IS NULL)").format(
+                    Identifier(name)
+                )
+                for name in dimension_names(series.report)
+            ),
+        ]
+    )
+    cursor.execute(SQL("SELECT * FROM {} LIMIT 0").format(table).as_string())
+    all_figures = [
+        field.name
+        for field in cursor.fetch_arrow_table().schema
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    ]
+    assign = SQL(", ").join
+    values: dict[str, Composable] = {
+        "table": table,
+        "new": new,
+        "rows": _rows_of(series, part),
+        "same": same,
+        "cleared": assign(SQL("{} = NULL").format(Identifier(name)) for name in figures),
+        "figures": assign(SQL("{0} = i.{0}").format(Identifier(name)) for name in figures),
+        "columns": SQL(", ").join(map(Identifier, schema.names)),
+        "series": Literal(series.id),
+        "any": SQL(" OR ").join(SQL("{} IS NOT NULL").format(Identifier(name)) for name in figures),
+        "none": SQL(" AND ").join(SQL("{} IS NULL").format(Identifier(name)) for name in all_figures),
+    }
+    ingest(cursor, rows, series, into="incoming")
+    for statement in (
+        "UPDATE {table} SET {cleared} WHERE {rows} AND ({any})",
+        "UPDATE {table} AS t SET {figures} FROM {new} AS i WHERE t.series = {series} AND {same}",
+        "INSERT INTO {table} (series, {columns}) SELECT {series}, {columns} FROM {new} AS i"
+        " WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE t.series = {series} AND {same})",
+        "DELETE FROM {table} WHERE {rows} AND {none}",
+        "DROP TABLE {new}",
+    ):
+        cursor.execute(SQL(statement).format(**values).as_string())
+
+
+def ingest(cursor: Any, rows: Rows, series: Series, into: str | None = None) -> None:
+    """Stream rows into the series' table, or into a new temporary one without the series' id."""
+    schema = rows.schema if into else rows.schema.append(pa.field("series", pa.string(), nullable=False))
     stream_errors: list[Exception] = []
 
     def batches() -> Generator[pa.RecordBatch]:
@@ -342,16 +423,18 @@ def _insert(cursor: Any, rows: Rows, series: Series) -> None:
             for batch in rows.batches():
                 for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
                     part = batch.slice(start, _ROWS_PER_BATCH)
-                    yield pa.RecordBatch.from_arrays(
-                        [*part.columns, pa.repeat(series.id, part.num_rows)], schema=schema
-                    )
+                    ids = [] if into else [pa.repeat(series.id, part.num_rows)]
+                    yield pa.RecordBatch.from_arrays([*part.columns, *ids], schema=schema)
         except Exception as error:
             stream_errors.append(error)
             raise
 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
     try:
-        cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
+        if into:
+            cursor.adbc_ingest(into, reader, mode="create", temporary=True)
+        else:
+            cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
     except dbapi.Error as error:
         # The driver wraps an error of the stream in a message of its own, so raise the original.
         raise stream_errors[0] if stream_errors else error from None
@@ -367,17 +450,19 @@ def _coverage_columns(series: Sequence[Series], interval: Interval | None) -> di
 
 def _parse_coverages(series: Sequence[Series], rows: Iterable[Sequence[Any]]) -> dict[str, Coverage]:
     """Return the coverage of each series, empty where there is no row of it."""
-    delays = {each.id: each.report.freshness.recheck_delay for each in series}
-    return {each.id: Coverage() for each in series} | {
-        series_id: Coverage(
+    found: dict[str, list[tuple[frozenset[str], Coverage]]] = {each.id: [] for each in series}
+    for series_id, metrics, final, provisional, unverified, unexpected, watermark, fetch_times in rows:
+        coverage = Coverage(
             intervals_of(final),
             intervals_of(provisional),
             watermark,
             parse_fetch_times(fetch_times),
             _second_looks(unverified, unexpected),
-            delays[series_id],
         )
-        for series_id, final, provisional, unverified, unexpected, watermark, fetch_times in rows
+        found[series_id].append((frozenset(json.loads(metrics)), coverage))
+    return {
+        each.id: coverage_of_metrics(each.report.metrics, found[each.id], each.report.freshness.recheck_delay)
+        for each in series
     }
 
 

@@ -110,11 +110,12 @@ LOST_CLAIMS = f"""
 #: earlier than the entry, except those another process is working on.
 CLOSE_STORED = f"""
     UPDATE {_TABLE} AS q SET state = 'stored', ended_at = clock_timestamp(), lease_until = clock_timestamp()
-    WHERE series = {{series}} AND ended_at IS NULL AND interval && {{covered}}
+    WHERE series = {{query}} AND ended_at IS NULL AND interval && {{covered}}
       AND (interval <@ {{covered}} OR interval <@ (
         SELECT coalesce(range_agg(part), '{{{{}}}}')
         FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals) AS part
-        WHERE f.series = q.series AND f.fetched_at >= q.requested_at AND f.intervals && q.interval))
+        WHERE f.series = {{stored_series}} AND f.metrics @> {{metrics}} AND f.fetched_at >= q.requested_at
+          AND f.intervals && q.interval))
       AND (lease_until <= clock_timestamp() OR id = ANY ({{ids}}::bigint[]))
 """  # noqa: S608
 
@@ -158,7 +159,7 @@ class PostgresLedger:
         """
         series = request.series
         values: dict[str, object] = {
-            "series": series.id,
+            "series": series.query_id,
             "report": series.report.name,
             "platform": series.report.platform,
             "interval": _range(request.interval),
@@ -259,7 +260,7 @@ class PostgresLedger:
 
     def open_jobs(self, series: Series, interval: Interval) -> list[OpenJob]:
         """Return the jobs on an interval that the vendor has, or that are being submitted now, longest first."""
-        values = {"series": series.id, "interval": _range(interval)}
+        values = {"series": series.query_id, "interval": _range(interval)}
         with self._connection() as connection:
             rows = connection.execute(_SELECT_OPEN_JOBS, values).fetchall()
         return [OpenJob(Interval(start, end), requested_at, is_alive) for start, end, requested_at, is_alive in rows]

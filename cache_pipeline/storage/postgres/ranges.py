@@ -18,6 +18,11 @@ def multirange(intervals: Iterable[Interval]) -> Composable:
     return SQL("{}::tstzmultirange").format(Literal("{" + bounds + "}"))
 
 
+def text_array(values: Iterable[str]) -> Composable:
+    """Return texts as a `text[]` literal."""
+    return SQL("{}::text[]").format(Literal(list(values)))
+
+
 def instant_as_text(column: Composable) -> Composable:
     """Return an SQL expression for an instant as text in UTC, in the form that `parse_instant` reads."""
     return SQL("to_char({} AT TIME ZONE 'UTC', " + _ISO + ")").format(column)

@@ -18,9 +18,17 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.postgres.ranges import text_array
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, reporting_schema
 
 _ROWS, _COVERAGE = Identifier("r"), Identifier("c")
+#: What history holds of all metrics of a report, in one row.
+_HELD = SQL(
+    "SELECT range_intersect_agg(held.final) AS final, range_intersect_agg(held.stored) AS stored FROM ("
+    "SELECT coalesce(range_agg(c.final), '{{}}') AS final, coalesce(range_agg(c.final + c.provisional), '{{}}') AS stored"
+    " FROM unnest({metrics}) AS metric LEFT JOIN {table} AS c ON c.series = {series} AND metric = ANY (c.metrics)"
+    " GROUP BY metric) AS held"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class ReportView:
     def _definition(self) -> Composed:
         return SQL(
             "CREATE VIEW {view} AS SELECT {columns} FROM {table} AS {rows}"
-            " LEFT JOIN {coverage_table} AS {coverage} ON {coverage}.series = {rows}.series WHERE {rows}.series = {series}"
+            " CROSS JOIN ({held}) AS {coverage} WHERE {rows}.series = {series}"
         ).format(
             view=self.qualified_name,
             columns=SQL(", ").join(
@@ -100,7 +108,11 @@ class ReportView:
             ),
             table=Identifier(HISTORY_SCHEMA, self.name),
             rows=_ROWS,
-            coverage_table=Identifier(OWN_SCHEMA, "coverage"),
+            held=_HELD.format(
+                table=Identifier(OWN_SCHEMA, "coverage"),
+                series=Literal(self.series.id),
+                metrics=text_array(self.series.report.metrics),
+            ),
             coverage=_COVERAGE,
             series=Literal(self.series.id),
         )
@@ -134,7 +146,8 @@ def report_view(report: Report, columns: Sequence[Column], tenant: str, lookups:
     final = ViewColumn(
         FINAL_COLUMN,
         SQL("coalesce({}.final @> {}.interval_start, false)").format(_COVERAGE, _ROWS),
-        "Whether the vendor has stopped changing the row, apart from corrections; false: provisional, and due to be fetched again",
+        "Whether the vendor has stopped changing the row, apart from corrections; false: provisional or not fetched with all"
+        " metrics yet, and due to be fetched",
     )
     return ReportView(Series(report, tenant), (*bucket, *described, final))
 
@@ -143,7 +156,11 @@ def _columns_of(column: Column, report: Report) -> list[ViewColumn]:
     comment = column.description or column.source or column.name
     if column.kind is ColumnKind.instant:
         return _instant_columns(column.name, comment, report)
-    return [ViewColumn(column.name, _of_row(column.name), comment)]
+    if column.nullable:
+        return [ViewColumn(column.name, _of_row(column.name), comment)]
+    # A group without this metric has no figure where the metric was fetched without the others.
+    absent = SQL("CASE WHEN {}.stored @> {}.interval_start THEN 0 END").format(_COVERAGE, _ROWS)
+    return [ViewColumn(column.name, SQL("coalesce({}, {})").format(_of_row(column.name), absent), comment)]
 
 
 def _name_column(name: str, ids: str, lookup: str, scope: NameScope) -> ViewColumn:

@@ -5,6 +5,7 @@ They take a few statements, however many reports there are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,10 +18,19 @@ from cache_pipeline.storage.postgres.async_pool import Pool, connect
 _RECENT = timedelta(hours=1)
 
 _FRESHNESS = """
-    SELECT c.series, c.watermark, lower(c.final) AS complete_from, upper(c.final) AS complete_through,
-           (SELECT min(f.fetched_at) FROM cache_pipeline_state.fetch_time AS f
-            WHERE f.series = c.series AND f.intervals && c.provisional) AS provisional_fetched_at
-    FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY(%(series)s)
+    WITH wanted AS (
+        SELECT name AS series, metric FROM jsonb_to_recordset(%(series)s::jsonb) AS w (name text, metrics text[]),
+            unnest(w.metrics) AS metric),
+    held AS (
+        SELECT w.series, max(c.watermark) AS watermark, coalesce(range_agg(c.final), '{}') AS final,
+               (SELECT min(f.fetched_at) FROM cache_pipeline_state.fetch_time AS f
+                WHERE f.series = w.series AND w.metric = ANY(f.metrics) AND f.intervals && range_agg(c.provisional))
+                   AS provisional_fetched_at
+        FROM wanted AS w LEFT JOIN cache_pipeline_state.coverage AS c ON c.series = w.series AND w.metric = ANY(c.metrics)
+        GROUP BY w.series, w.metric)
+    SELECT series, max(watermark) AS watermark, lower(range_intersect_agg(final)) AS complete_from,
+           upper(range_intersect_agg(final)) AS complete_through, min(provisional_fetched_at) AS provisional_fetched_at
+    FROM held GROUP BY series HAVING count(watermark) > 0
 """
 
 _VERDICTS = """
@@ -62,7 +72,8 @@ class PostgresStatusQueries:
 
     async def freshness(self, series: Iterable[Series]) -> dict[str, ReportFreshness]:
         """Return the freshness of stored data by series id; series that were never fetched are left out."""
-        rows = await self._fetch_all(_FRESHNESS, {"series": [each.id for each in series]})
+        wanted = [{"name": each.id, "metrics": each.report.metrics} for each in series]
+        rows = await self._fetch_all(_FRESHNESS, {"series": json.dumps(wanted)})
         return {row.pop("series"): ReportFreshness(**row) for row in rows}
 
     async def verdict_counts(self, series: Iterable[Series], now: datetime) -> dict[tuple[str, str], int]:

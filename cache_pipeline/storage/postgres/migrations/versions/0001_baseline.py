@@ -41,15 +41,25 @@ def downgrade() -> None:
         op.drop_table(table, schema=_SCHEMA)
 
 
+def _metrics_column() -> sa.Column[list[str]]:
+    return sa.Column("metrics", postgresql.ARRAY(sa.Text), primary_key=True, comment="in alphabetical order")
+
+
 def _create_coverage_tables() -> None:
-    """Create the tables that say which intervals of a series history holds, and when each was fetched."""
+    """Create the tables that say which intervals of which metrics of a series history holds, and when each was fetched.
+
+    Metrics that were stored together share a row. At any time, a metric is in at most one row of a series.
+    """
     empty = sa.text("'{}'::tstzmultirange")
     op.create_table(
         "coverage",
         sa.Column("series", sa.Text, primary_key=True),
+        _metrics_column(),
         sa.Column("report", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
-        sa.Column("definition", postgresql.JSONB, nullable=False, comment="the canonical query without its interval"),
+        sa.Column(
+            "definition", postgresql.JSONB, nullable=False, comment="the canonical query without interval and metrics"
+        ),
         sa.Column("final", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("provisional", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
         sa.Column("unverified", postgresql.TSTZMULTIRANGE, nullable=False, server_default=empty),
@@ -60,6 +70,7 @@ def _create_coverage_tables() -> None:
     op.create_table(
         "fetch_time",
         sa.Column("series", sa.Text, primary_key=True),
+        _metrics_column(),
         sa.Column("fetched_at", _INSTANT, primary_key=True),
         sa.Column("intervals", postgresql.TSTZMULTIRANGE, nullable=False),
         sa.Index("fetch_time_intervals", "intervals", postgresql_using="gist"),
@@ -84,6 +95,7 @@ def _create_chunk_tables() -> None:
         sa.Column("fetched_at", _INSTANT, nullable=False),
         sa.Column("total_rows", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("parts", sa.Integer, nullable=False, server_default="0", comment="0 if the interval was not split"),
+        sa.Column("metrics", postgresql.ARRAY(sa.Text), nullable=False, comment="what the query asked for"),
         sa.Column("sent_rows", postgresql.JSONB, comment="rows by bucket start, if the vendor split groups unasked"),
         sa.Index("chunk_result_series_fetched_at", "series", "fetched_at"),
         sa.Index("chunk_result_series_sent", "series", postgresql_where=sa.text("sent_rows IS NOT NULL")),
@@ -119,7 +131,7 @@ def _create_ledger() -> None:
     op.create_table(
         "upstream_query",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-        sa.Column("series", sa.Text, nullable=False),
+        sa.Column("series", sa.Text, nullable=False, comment="with the metrics, unlike in the other tables"),
         sa.Column("report", sa.Text, nullable=False),
         sa.Column("interval", postgresql.TSTZRANGE, nullable=False),
         sa.Column("platform", sa.Text, nullable=False),
