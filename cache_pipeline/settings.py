@@ -155,6 +155,11 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         max_buckets: The most buckets in a query's interval, regardless of its grouping.
         max_rows: The most rows of an answer.
         max_answer_bytes: The most bytes of an answer's JSON.
+        vendor_paths: Whether to answer the vendors' own paths too, so that a client of a vendor only changes the host name.
+        vendor_hold_seconds: How long a query on a vendor's path waits for figures that must be fetched. Proxies usually end a
+            request after 30 or 60 seconds.
+        token_seconds: Lifetime of an access token that a key was exchanged for. The default is that of the vendors, whose
+            clients log in once and do not renew it.
     """
 
     auth: Literal["keys", "off"] = "keys"
@@ -166,6 +171,9 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     max_buckets: int = Field(default=40_000, ge=1)
     max_rows: int = Field(default=200_000, ge=1)
     max_answer_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    vendor_paths: bool = True
+    vendor_hold_seconds: float = Field(default=25, ge=0, le=300)
+    token_seconds: int = Field(default=86_400, ge=60)
 
 
 class LogSettings(BaseModel, frozen=True, extra="forbid"):

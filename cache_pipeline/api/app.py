@@ -41,6 +41,8 @@ from cache_pipeline.api.routes import jobs as job_routes
 from cache_pipeline.api.routes import operations as operation_routes
 from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
+from cache_pipeline.api.routes.vendor_paths import vendor_routes
+from cache_pipeline.api.vendor_form import VendorForm
 from cache_pipeline.bootstrap import load_live_reports, load_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.live_report import LiveReport
@@ -58,6 +60,7 @@ from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
 from cache_pipeline.storage.redis.job_events import RedisJobEvents
+from cache_pipeline.vendors.registry import served_apis
 
 _ROUTERS = (report_routes.router, job_routes.router, operation_routes.router, page_routes.router)
 _POSTGRES_CONNECTIONS = 12
@@ -148,10 +151,14 @@ def create_app(
     )
     for router in _ROUTERS:
         app.include_router(router)
+    served = served_apis() if settings.api.vendor_paths else []
+    app.router.routes.extend(vendor_routes(served))
     # The middleware added last is the outermost.
     app.add_middleware(KnownUrls)
     app.add_middleware(RequestLimits, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
+    if served:
+        app.add_middleware(VendorForm, served=served)
     app.add_middleware(RequestCounter)
     app.add_middleware(HeadRequests)
     if settings.api.cors_origins:

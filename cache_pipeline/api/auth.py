@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import timedelta
 
-from cache_pipeline.storage.api_key import KEY_FORM, Principal, hash_secret
+from cache_pipeline.storage.api_key import Principal, has_credential_form, hash_secret
 from cache_pipeline.storage.base import ApiKeyStore
 
 #: How long a key is cached, and so how long a revoked key may still work.
@@ -28,8 +29,8 @@ class ApiKeyCache:
         self._refused: OrderedDict[bytes, float] = OrderedDict()
 
     async def find(self, key: str) -> Principal | None:
-        """Return the principal of a key, or None if the key is unknown or revoked; both outcomes are cached."""
-        if not KEY_FORM.fullmatch(key):
+        """Return the principal of a key or access token, or None if it is unknown, revoked or expired; all outcomes are cached."""
+        if not has_credential_form(key):
             return None
         digest, now = hash_secret(key), self._now()
         principal, valid_until = self._valid.get(digest, (None, 0.0))
@@ -47,3 +48,7 @@ class ApiKeyCache:
             while len(self._refused) > _MAX_CACHED_REFUSALS:
                 self._refused.popitem(last=False)
         return principal
+
+    async def issue_token(self, principal: Principal, lifetime: timedelta) -> str:
+        """Return a new access token that permits what the principal's key permits."""
+        return await self._store.issue_token(principal.id, lifetime)

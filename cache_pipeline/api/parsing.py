@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, time
 from functools import cached_property
@@ -14,12 +15,12 @@ from urllib.parse import urlencode
 from starlette.types import Scope
 
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.errors import InvalidInterval, InvalidQuery
+from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.names import NameTime
-from cache_pipeline.query.payload import find_report_for, read_filter
+from cache_pipeline.query.payload import QueryPayload, find_report_for, read_filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
@@ -118,6 +119,26 @@ def parse_payload(
     """
     permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
     return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
+
+
+def parse_first_payload(
+    service: ReportService,
+    reports: Mapping[str, Report],
+    payloads: Sequence[QueryPayload],
+    caller: Principal,
+    max_buckets: int,
+) -> ParsedQuery:
+    """Return the first of several queries that a report which the caller may query can answer.
+
+    Raises:
+        QueryError: No report answers the last of them; the error says why.
+    """
+    permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
+    *preferred, last = payloads
+    for payload in preferred:
+        with suppress(QueryError):
+            return _check_limits(service, find_report_for(payload, permitted, service.columns), max_buckets)
+    return _check_limits(service, find_report_for(last, permitted, service.columns), max_buckets)
 
 
 _AnyReport = TypeVar("_AnyReport", bound=Report | LiveReport)

@@ -282,6 +282,24 @@ class QueryService:
                 job = await self.reload_job(job, tenant)
         return job
 
+    async def wait_for_outcome(
+        self, query: ParsedQuery, caller: Principal, accepted: AcceptedJob, seconds: float
+    ) -> ServedAnswer | AcceptedJob:
+        """Wait for a query's job, but no longer than `seconds`, and return its answer, or the job as it is then.
+
+        Raises:
+            Problem: The job failed.
+        """
+        job = await self.wait_for_job(accepted.job, caller.tenant, seconds)
+        if job.state is JobState.failed and job.problem is not None:
+            raise job_problem(job.problem)
+        if job.state is JobState.done:
+            outcome = await self.serve_after_job(query, caller)
+            if isinstance(outcome, ServedAnswer):
+                return ServedAnswer(outcome.answer, CacheStatusSource.vendor, accepted.is_joined)
+            return outcome
+        return await self.describe_job(job, is_joined=accepted.is_joined)
+
     async def reload_job(self, job: ApiJob, tenant: str) -> ApiJob:
         """Return a job as its row is now; concurrent callers share one read."""
         found = await self.coalescer.run(f"job {tenant} {job.id}", lambda _notify: self.jobs.get(job.id, tenant))

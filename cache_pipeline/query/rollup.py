@@ -7,8 +7,8 @@ longer ones is also a boundary of the shorter ones, in the requested time zone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,11 @@ from cache_pipeline.query.dnf import Conjunction, ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, sort_rows, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, fold_rows, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 #: The most bucket boundaries that are checked one by one.
 _MAX_BOUNDARIES = 10_000
-_AGGREGATIONS: Mapping[Fold, Literal["sum", "min", "max"]] = {Fold.sum: "sum", Fold.min: "min", Fold.max: "max"}
 
 
 def find_rollup_problems(source: Report, requested: Report, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
@@ -186,10 +185,8 @@ def roll_up(
         return sort_rows(selected.select(schema.names).cast(schema))
     selected = _assign_buckets(selected, requested, interval)
     keys = ["interval_start", "interval_end", *(to_snake_case(name) for name in requested.group_by)]
-    folds = {column.name: _AGGREGATIONS[column.fold] for column in _measures(columns)}
-    grouped = selected.group_by(keys, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
-    arrays = [grouped[f"{name}_{folds[name]}" if name in folds else name] for name in schema.names]
-    return sort_rows(pa.Table.from_arrays(arrays, names=schema.names).cast(schema))
+    folded = fold_rows(selected, keys, {column.name: column.fold for column in _measures(columns)})
+    return sort_rows(folded.select(schema.names).cast(schema))
 
 
 def _assign_buckets(rows: pa.Table, requested: Report, interval: Interval) -> pa.Table:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,11 +26,15 @@ class ColumnKind(StrEnum):
 
 
 class Fold(StrEnum):
-    """How the figures of two buckets or groups are merged; ``none`` if they cannot be (percentiles, distinct counts)."""
+    """How the figures of two buckets or groups are merged; ``none`` if they cannot be (percentiles, distinct counts).
+
+    ``same`` is for a configured value, such as a target: the value if all parts agree, else null.
+    """
 
     sum = "sum"
     min = "min"
     max = "max"
+    same = "same"
     none = "none"
 
 
@@ -159,6 +163,34 @@ def rows_to_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa
             raise SchemaMismatch(f"column {field.name} is null in {array.null_count} rows, but must not be")
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def fold_rows(rows: pa.Table, keys: Sequence[str], folds: Mapping[str, Fold]) -> pa.Table:
+    """Merge the rows that have equal keys.
+
+    Args:
+        rows: The rows.
+        keys: The columns that identify a merged row.
+        folds: How each of the other columns is merged; none of them is `Fold.none`.
+
+    Returns:
+        A table of the keys and the merged columns, in no order.
+    """
+    parts = [(name, how) for name, fold in folds.items() for how in _AGGREGATIONS[fold]]
+    grouped = rows.group_by(list(keys), use_threads=False).aggregate(parts)  # pyright: ignore[reportArgumentType]
+    columns: dict[str, Any] = {name: grouped[name] for name in keys}
+    for name, fold in folds.items():
+        first, *rest = (grouped[f"{name}_{how}"] for how in _AGGREGATIONS[fold])
+        columns[name] = first if not rest else pc.if_else(pc.equal(first, rest[0]), first, pa.scalar(None, first.type))
+    return pa.table(columns)
+
+
+_AGGREGATIONS: Mapping[Fold, tuple[Literal["sum", "min", "max"], ...]] = {
+    Fold.sum: ("sum",),
+    Fold.min: ("min",),
+    Fold.max: ("max",),
+    Fold.same: ("min", "max"),
+}
 
 
 def dimension_names(report: Report) -> list[str]:

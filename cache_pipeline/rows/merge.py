@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, dimension_names, to_arrow_schema
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, dimension_names, fold_rows, to_arrow_schema
 from cache_pipeline.rows.digest import row_hashes
 from cache_pipeline.rows.row_checks import find_repeated_hashes
 from cache_pipeline.rows.rows import Rows
@@ -27,7 +27,6 @@ from cache_pipeline.rows.spool import Spool
 SPLIT_COLUMN = "_split"
 SPLIT_FIELD = pa.field(SPLIT_COLUMN, pa.string())
 
-_AGGREGATIONS: Mapping[Fold, Literal["sum", "min", "max"]] = {Fold.sum: "sum", Fold.min: "min", Fold.max: "max"}
 #: Rows that are folded in memory at a time.
 _ROWS_PER_PASS = 2**18
 _MAX_VALUE_LENGTH = 80
@@ -172,10 +171,9 @@ def _fold_table(
     if fixed:
         _check_not_split(rows, keys, fixed, asked)
     by_group = [*dict.fromkeys([*keys, "interval_end"])]
-    folds: dict[str, str] = {column.name: _AGGREGATIONS.get(column.fold, "max") for column in measures}
-    grouped = rows.group_by(by_group, use_threads=False).aggregate(list(folds.items()))  # pyright: ignore[reportArgumentType]
-    arrays = [grouped[f"{name}_{folds[name]}" if name in folds else name] for name in schema.names]
-    return pa.Table.from_arrays(arrays, names=schema.names).cast(schema).combine_chunks()
+    # Groups with a figure that cannot be folded are not split, so any fold keeps their one value.
+    folds = {column.name: Fold.max if column.fold is Fold.none else column.fold for column in measures}
+    return fold_rows(rows, by_group, folds).select(schema.names).cast(schema).combine_chunks()
 
 
 def _check_not_split(rows: pa.Table, keys: Sequence[str], fixed: Sequence[Column], asked: Sequence[str]) -> None:

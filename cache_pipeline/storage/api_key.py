@@ -12,6 +12,9 @@ from cache_pipeline.query.lane import Lane
 KEY_PREFIX = "cp"
 #: Six random bytes in hexadecimal, and 32 in URL-safe base 64.
 KEY_FORM = re.compile(rf"{KEY_PREFIX}_[0-9a-f]{{12}}_[A-Za-z0-9_-]{{43}}")
+TOKEN_PREFIX = "cpt"  # noqa: S105 - no secret
+#: An access token: a key was exchanged for it, and it permits what that key permits, until it expires or the key is revoked.
+TOKEN_FORM = re.compile(rf"{TOKEN_PREFIX}_[A-Za-z0-9_-]{{43}}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class ApiKeyInfo:
     is_operator: bool
     created_at: datetime
     revoked_at: datetime | None
+
+
+def has_credential_form(text: str) -> bool:
+    """Return whether a text could be a key or an access token."""
+    return (KEY_FORM.fullmatch(text) or TOKEN_FORM.fullmatch(text)) is not None
 
 
 def hash_secret(secret: str) -> bytes:

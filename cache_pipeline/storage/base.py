@@ -766,8 +766,12 @@ class ApiKeyStore(Protocol):
         """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
         ...
 
+    async def issue_token(self, key_id: str, lifetime: timedelta) -> str:
+        """Create an access token of a key and return it; it cannot be shown again."""
+        ...
+
     async def find(self, key: str) -> Principal | None:
-        """Return the principal of a key, or None if the key is unknown or revoked."""
+        """Return the principal of a key or access token, or None if it is unknown, revoked or expired."""
         ...
 
     async def all(self) -> list[ApiKeyInfo]:

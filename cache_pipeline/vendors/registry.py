@@ -15,6 +15,7 @@ from cache_pipeline.errors import InvalidQuery, SettingsError
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import account_setting
 from cache_pipeline.settings import Settings, VendorAccount, explain_problems
+from cache_pipeline.vendors.served import ServedApi
 from cache_pipeline.vendors.spec import VendorSpec
 
 ENTRY_POINT_GROUP = "cache_pipeline.vendors"
@@ -99,6 +100,12 @@ def read_accounts(settings: Settings) -> dict[str, VendorAccount]:
         for vendor, accounts in settings.accounts.items()
         for name, account in accounts.items()
     }
+
+
+def served_apis() -> list[ServedApi]:
+    """Return what is answered of the vendors' own APIs, the more specific paths first."""
+    found = [served for name in vendor_names() if (served := find_vendor(name).served)]
+    return sorted(found, key=lambda served: -len(served.prefix))
 
 
 def payload_examples() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.settings import VendorAccount
 from cache_pipeline.upstream.dialect import COMMON_DIALECT, Dialect, NamedLimit
 from cache_pipeline.vendors.base import VendorAdapter
+from cache_pipeline.vendors.served import ServedApi
 
 # The upstream client takes long to import, and most of what reads a vendor's rules never opens one.
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ class VendorSpec(Generic[AccountT]):
         check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
         read_facts: Asks the vendor for the limits and the retention of an account; None if it does not tell them.
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
+        served: The part of its API that is answered from stored rows; None if there is none.
         lookups: The listings of names.
         read_lookup: Reads a listing; None if the vendor has none.
         live: The kinds of live reports, by query type; empty if the vendor does not tell of the present.
@@ -234,6 +236,7 @@ class VendorSpec(Generic[AccountT]):
     check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
     read_facts: Callable[[httpx.AsyncClient], Awaitable[AccountFacts]] | None = None
     read_payload: Callable[[object], QueryPayload] | None = None
+    served: ServedApi | None = None
     lookups: tuple[Lookup, ...] = ()
     read_lookup: ReadLookup | None = None
     live: Mapping[str, LiveKind] = field(default_factory=dict[str, LiveKind])

@@ -261,7 +261,7 @@ def test_observation_adds_up_only_if_documented(metric: str, statistics: list[tu
 def test_service_target_never_adds_up() -> None:
     (column,) = GenesysAdapter.columns(genesys_report(group_by=[], metrics=["oServiceTarget"]))
     assert (column.name, column.kind, column.nullable, column.fold) == (
-        *("o_service_target", ColumnKind.number, True, Fold.none),
+        *("o_service_target", ColumnKind.number, True, Fold.same),
     )
 
 
@@ -284,7 +284,6 @@ def test_distinct_counts_do_not_add_up(metric: str) -> None:
     ("family", "metric"),
     [
         ("conversations", "nConversations"),
-        ("conversations", "oServiceTarget"),
         ("conversations", "oMessageTurn"),
         ("flows", "oFlowMilestone"),
     ],
@@ -304,5 +303,5 @@ def test_metric_that_cannot_be_folded_needs_the_medium(family: str, metric: str)
 
 
 def test_foldable_metrics_need_no_medium() -> None:
-    report = genesys_report(group_by=["userId"], metrics=["nOffered", "tHandle", "oServiceLevel"])
+    report = genesys_report(group_by=["userId"], metrics=["nOffered", "tHandle", "oServiceLevel", "oServiceTarget"])
     assert list(GenesysAdapter.check_declaration(report)) == []

@@ -37,7 +37,7 @@ from cache_pipeline.api.parsing import (
 )
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, job_problem
-from cache_pipeline.api.response_headers import CacheStatusSource, answer_headers, etag_matches, format_etag
+from cache_pipeline.api.response_headers import answer_headers, etag_matches, format_etag
 from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.live_report import LiveReport
@@ -299,7 +299,7 @@ async def _render_outcome(
 ) -> Response:
     applied = preferences.prefer.applied
     if isinstance(outcome, AcceptedJob) and preferences.prefer.wait_seconds:
-        outcome = await _wait_for_outcome(query_service, query, caller, outcome, preferences.prefer.wait_seconds)
+        outcome = await query_service.wait_for_outcome(query, caller, outcome, preferences.prefer.wait_seconds)
     if isinstance(outcome, ServedAnswer):
         return await answer_response(query_service, query, outcome, preferences)
     preferences.state.tier = JOB_TIER
@@ -321,20 +321,6 @@ async def _render_outcome(
             headers=headers,
         )
     return JSONResponse(show_job(outcome).model_dump(mode="json", by_alias=True), 202, headers)
-
-
-async def _wait_for_outcome(
-    query_service: QueryService, query: ParsedQuery, caller: Principal, accepted: AcceptedJob, seconds: float
-) -> ServedAnswer | AcceptedJob:
-    job = await query_service.wait_for_job(accepted.job, caller.tenant, seconds)
-    if job.state is JobState.failed and job.problem is not None:
-        raise job_problem(job.problem)
-    if job.state is JobState.done:
-        outcome = await query_service.serve_after_job(query, caller)
-        if isinstance(outcome, ServedAnswer):
-            return ServedAnswer(outcome.answer, CacheStatusSource.vendor, accepted.is_joined)
-        return outcome
-    return await query_service.describe_job(job, is_joined=accepted.is_joined)
 
 
 async def answer_response(

@@ -1,12 +1,22 @@
-"""API keys in PostgreSQL. Only a hash of a key is stored, so a key cannot be read back."""
+"""API keys and their access tokens in PostgreSQL. Only hashes are stored, so neither can be read back."""
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from datetime import timedelta
+from typing import Any
 
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.api_key import KEY_FORM, KEY_PREFIX, ApiKeyInfo, Principal, hash_secret
+from cache_pipeline.storage.api_key import (
+    KEY_FORM,
+    KEY_PREFIX,
+    TOKEN_FORM,
+    TOKEN_PREFIX,
+    ApiKeyInfo,
+    Principal,
+    hash_secret,
+)
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
 
 #: Compared with the hash of a key that does not exist.
@@ -22,6 +32,23 @@ _FIND = """
     SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator
     FROM cache_pipeline_state.api_key
     WHERE id = %(id)s AND revoked_at IS NULL
+"""
+_FIND_KEY_OF_ACCESS = """
+    SELECT key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator
+    FROM cache_pipeline_state.access_token AS token JOIN cache_pipeline_state.api_key AS key ON key.id = token.key_id
+    WHERE token.hash = %(hash)s AND token.expires_at > now() AND key.revoked_at IS NULL
+"""
+#: A program that logs in for every request must not fill the table: only the newest tokens of a key are kept.
+_MAX_TOKENS_PER_KEY = 1000
+_PRUNE_ACCESS = """
+    DELETE FROM cache_pipeline_state.access_token
+    WHERE expires_at <= now() OR key_id = %(key_id)s AND issued_at <= (
+        SELECT issued_at FROM cache_pipeline_state.access_token WHERE key_id = %(key_id)s
+        ORDER BY issued_at DESC OFFSET %(kept)s LIMIT 1)
+"""
+_INSERT_ACCESS = """
+    INSERT INTO cache_pipeline_state.access_token (hash, key_id, expires_at)
+    VALUES (%(hash)s, %(key_id)s, now() + %(lifetime)s)
 """
 _LIST = """
     SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, created_at, revoked_at
@@ -58,8 +85,24 @@ class PostgresApiKeyStore:
             )
         return f"{KEY_PREFIX}_{key_id}_{secret}"
 
+    async def issue_token(self, key_id: str, lifetime: timedelta) -> str:
+        """Create an access token of a key and return it; forget expired tokens, and the oldest of very many."""
+        token = f"{TOKEN_PREFIX}_{secrets.token_urlsafe(32)}"
+        async with connect(self._pool) as connection, connection.transaction():
+            await connection.execute(_PRUNE_ACCESS.encode(), {"key_id": key_id, "kept": _MAX_TOKENS_PER_KEY - 1})
+            await connection.execute(
+                _INSERT_ACCESS.encode(), {"hash": hash_secret(token), "key_id": key_id, "lifetime": lifetime}
+            )
+        return token
+
     async def find(self, key: str) -> Principal | None:
-        """Return the principal of a key, or None if the key is unknown or revoked."""
+        """Return the principal of a key or access token, or None if it is unknown, revoked or expired."""
+        if TOKEN_FORM.fullmatch(key):
+            async with connect(self._pool) as connection:
+                row = await (
+                    await connection.execute(_FIND_KEY_OF_ACCESS.encode(), {"hash": hash_secret(key)})
+                ).fetchone()
+            return _principal(row) if row else None
         if not KEY_FORM.fullmatch(key):
             return None
         _, key_id, secret = key.split("_", 2)
@@ -69,16 +112,7 @@ class PostgresApiKeyStore:
         is_equal = hmac.compare_digest(hash_secret(secret), bytes(row["hash"]) if row else _NO_HASH)
         if row is None or not is_equal:
             return None
-        reports = row["reports"]
-        return Principal(
-            id=row["id"],
-            tenant=row["tenant"],
-            reports=frozenset(reports) if reports is not None else None,
-            lane=Lane(row["lane"]),
-            requests_per_minute=row["requests_per_minute"],
-            may_refresh=row["may_refresh"],
-            is_operator=row["is_operator"],
-        )
+        return _principal(row)
 
     async def all(self) -> list[ApiKeyInfo]:
         """Return every key, including revoked ones, in order of creation."""
@@ -105,3 +139,16 @@ class PostgresApiKeyStore:
         async with connect(self._pool) as connection:
             row = await (await connection.execute(_REVOKE.encode(), {"id": key_id})).fetchone()
         return row is not None
+
+
+def _principal(row: dict[str, Any]) -> Principal:
+    reports = row["reports"]
+    return Principal(
+        id=row["id"],
+        tenant=row["tenant"],
+        reports=frozenset(reports) if reports is not None else None,
+        lane=Lane(row["lane"]),
+        requests_per_minute=row["requests_per_minute"],
+        may_refresh=row["may_refresh"],
+        is_operator=row["is_operator"],
+    )

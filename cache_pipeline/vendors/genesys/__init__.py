@@ -10,6 +10,7 @@ from cache_pipeline.vendors.genesys.observations import LIVE_KINDS
 from cache_pipeline.vendors.genesys.organisation_facts import read_organisation_facts
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
 from cache_pipeline.vendors.genesys.row_rules import PERSONAL_DIMENSIONS, ROW_RULES
+from cache_pipeline.vendors.genesys.served_api import SERVED_API
 from cache_pipeline.vendors.spec import VendorSpec
 
 VENDOR = VendorSpec(
@@ -23,6 +24,7 @@ VENDOR = VendorSpec(
     dialect=DIALECT,
     check_permissions=check_permissions,
     read_facts=read_organisation_facts,
+    served=SERVED_API,
     lookups=LOOKUPS,
     read_lookup=read_lookup,
     live=LIVE_KINDS,

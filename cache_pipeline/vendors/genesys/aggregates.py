@@ -49,7 +49,7 @@ EVENT_TIME_FAMILIES = frozenset({"evaluations", "surveys"})
 _EVENT_TIME_DELAY = timedelta(days=1)
 SPLIT_DIMENSION = "mediaType"
 #: Families whose groups the vendor was seen to split by medium unasked.
-_SPLIT_FAMILIES = frozenset({"conversations", "flows"})
+SPLIT_FAMILIES = frozenset({"conversations", "flows"})
 _MAX_USER_PREDICATES = 100
 
 #: A conversation event has at most one value of each of these dimensions. Of the others (skills, divisions, groups) it
@@ -83,7 +83,7 @@ def _check_split(report: Report) -> Iterable[tuple[str, str]]:
     """Yield the metrics that cannot be folded over a dimension by which the vendor splits the groups unasked."""
     dimension = SPLIT_DIMENSION
     is_one_group = len(report.filters.named_values(dimension) or ()) == 1
-    if report.query_type not in _SPLIT_FAMILIES or dimension in report.group_by or is_one_group:
+    if report.query_type not in SPLIT_FAMILIES or dimension in report.group_by or is_one_group:
         return
     known = [name for name in report.metrics if name[:1] in ("n", "t", "o")]
     fixed = dict.fromkeys(column.source for column in metric_columns(known) if column.fold is Fold.none)

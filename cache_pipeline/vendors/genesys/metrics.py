@@ -7,7 +7,7 @@ what an answer reports; what it does not report is null, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cache_pipeline.errors import SchemaMismatch
@@ -57,7 +57,7 @@ _TIMED = (
 )
 _SHARE = (_Statistic("numerator", ColumnKind.number, Fold.sum), _Statistic("denominator", ColumnKind.number, Fold.sum))
 #: Seen as ``current`` in a captured answer; a third party has it as ``target``.
-_TARGET = (_Statistic("target", ColumnKind.number, Fold.none, default=None, other_name="current"),)
+_TARGET = (_Statistic("target", ColumnKind.number, Fold.same, default=None, other_name="current"),)
 #: The vendor does not document which of these an observation has, nor that they add up.
 _OBSERVED = tuple(
     _Statistic(name, kind, Fold.none, is_required=False, default=None)
@@ -73,7 +73,9 @@ _STATE = (_Statistic("sum", ColumnKind.number, Fold.sum),)
 #: Shares of events. The parts of oServiceLevel are documented; we assume the same parts for the others.
 _SERVICE_LEVELS = frozenset({"oServiceLevel", "oCallbackServiceLevel", "oWorkitemsServiceLevel", "oCasesServiceLevel"})
 #: A configured share, not a counted one. That it has only a target is known from third parties.
-_SERVICE_TARGET = "oServiceTarget"
+SERVICE_TARGET = "oServiceTarget"
+#: The service levels that are reported with that share as their target.
+TARGETED_METRICS = frozenset({"oServiceLevel"})
 
 #: The observations of each family, from the vendor's SDK; families without observations are omitted.
 OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
@@ -140,7 +142,7 @@ def _statistics(metric: str) -> tuple[_Statistic, ...]:
         return _STATE
     if metric in _SERVICE_LEVELS:
         return _SHARE
-    if metric == _SERVICE_TARGET:
+    if metric == SERVICE_TARGET:
         return _TARGET
     return {"n": _COUNTED, "t": _TIMED, "o": _OBSERVED}[metric[0]]
 
@@ -196,6 +198,53 @@ def _figures(metric: str) -> Iterator[_Figure]:
 def metric_columns(metrics: Iterable[str]) -> tuple[Column, ...]:
     """Return the columns of metrics: durations in milliseconds, shares as numerator and denominator."""
     return tuple(figure.column for metric in metrics for figure in _figures(metric))
+
+
+def write_metrics(metrics: Sequence[str], row: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return the figures of one bucket as the vendor writes them: in the order of the query, without what did not happen.
+
+    Args:
+        metrics: The metrics of the query.
+        row: The figures by column; with ``o_service_target`` a service level has its target too.
+    """
+    entries = (entry for metric in metrics for entry in _write_metric(metric, row))
+    return [entry for entry in entries if entry["stats"]]
+
+
+def _write_metric(metric: str, row: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    by_state: dict[str | None, dict[str, object]] = {}
+    for figure in _figures(metric):
+        by_state.setdefault(figure.key[1], {})[figure.statistic.name] = row.get(figure.column.name)
+    for state, stats in by_state.items():
+        entry: dict[str, object] = {"metric": metric}
+        if state is not None:
+            entry["qualifier"] = state
+        yield {**entry, "stats": _write_statistics(metric, stats, row)}
+
+
+def _write_statistics(metric: str, stats: Mapping[str, object], row: Mapping[str, object]) -> dict[str, object]:
+    if metric in _SERVICE_LEVELS:
+        numerator, denominator = (_whole(stats[name]) for name in ("numerator", "denominator"))
+        if not denominator:
+            return {}
+        target = row.get(to_snake_case(SERVICE_TARGET)) if metric in TARGETED_METRICS else None
+        parts: dict[str, object] = {
+            "ratio": numerator / denominator,
+            "numerator": numerator,
+            "denominator": denominator,
+        }
+        return parts if target is None else {**parts, "target": target}
+    if metric == SERVICE_TARGET:
+        return {} if stats["target"] is None else {"current": stats["target"]}
+    happened = stats.get("count", stats.get("sum"))
+    if not happened:
+        return {}
+    return {name: stats[name] for name in ("max", "min", "count", "sum") if stats.get(name) is not None}
+
+
+def _whole(value: object) -> float:
+    number = float(value) if isinstance(value, int | float) else 0.0
+    return int(number) if number.is_integer() else number
 
 
 class MetricReader:

@@ -73,13 +73,27 @@ def read_genesys(body: object, family: str) -> QueryPayload:
     return QueryPayload("genesys", family, interval, overrides)
 
 
-def _granularity_of_whole(text: str, zone: str) -> str:
-    """Return the granularity that makes an interval one bucket, as the vendor answers without a granularity."""
-    interval, local = Interval.parse(text, time_zone(zone)), time_zone(zone)
+def find_whole_period(interval: Interval, zone: str) -> str | None:
+    """Return the granularity that makes an interval one bucket, or None if none does."""
+    local = time_zone(zone)
     for period in _WHOLE_PERIODS:
         step = Step.parse(period)
         if is_aligned(interval, step, local) and next_boundary(interval.start, step, local) == interval.end:
             return period
+    return None
+
+
+def find_dividing_period(interval: Interval, zone: str) -> str | None:
+    """Return the longest granularity whose buckets make up an interval, or None if none does."""
+    local = time_zone(zone)
+    return next((each for each in reversed(_WHOLE_PERIODS) if is_aligned(interval, Step.parse(each), local)), None)
+
+
+def _granularity_of_whole(text: str, zone: str) -> str:
+    """Return the granularity that makes an interval one bucket, as the vendor answers without a granularity."""
+    interval = Interval.parse(text, time_zone(zone))
+    if period := find_whole_period(interval, zone):
+        return period
     raise InvalidQuery(
         "granularity",
         f"is missing, which means all of {interval} as one bucket, but that is not a quarter, half or whole hour, day, week "

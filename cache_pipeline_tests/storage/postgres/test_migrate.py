@@ -58,6 +58,7 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
         revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
     assert revisions == [("0001_baseline",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
+        "access_token",
         "alembic_version",
         "api_key",
         "chunk_result",

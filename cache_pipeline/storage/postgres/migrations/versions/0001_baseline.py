@@ -28,6 +28,7 @@ def downgrade() -> None:
     """Drop every table that `upgrade` creates."""
     for table in (
         "dead_letter",
+        "access_token",
         "api_key",
         "job",
         "entity_name",
@@ -180,7 +181,7 @@ def _create_name_tables() -> None:
 
 
 def _create_api_tables() -> None:
-    """Create the tables of the HTTP API: its jobs, its keys, and queue messages that name no job."""
+    """Create the tables of the HTTP API: its jobs, its keys with their access tokens, and queue messages that name no job."""
     is_open = sa.text("state IN ('queued', 'running')")
     op.create_table(
         "job",
@@ -225,6 +226,16 @@ def _create_api_tables() -> None:
         sa.Column("revoked_at", _INSTANT),
         sa.Column("may_refresh", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("is_operator", sa.Boolean, nullable=False, server_default=sa.false()),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "access_token",
+        sa.Column("hash", sa.LargeBinary, primary_key=True, comment="SHA-256 of the token, which is not stored"),
+        sa.Column("key_id", sa.Text, sa.ForeignKey(f"{_SCHEMA}.api_key.id"), nullable=False),
+        sa.Column("issued_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("expires_at", _INSTANT, nullable=False),
+        sa.Index("access_token_of_key", "key_id", "issued_at"),
+        sa.Index("access_token_expiry", "expires_at"),
         schema=_SCHEMA,
     )
     op.create_table(

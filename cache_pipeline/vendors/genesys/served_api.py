@@ -1,0 +1,192 @@
+"""The part of Genesys Cloud's own API that is answered from stored rows: synchronous aggregate queries.
+
+The vendor documents neither the order of groups nor that of metrics. Here groups come in the order in which they first
+occur, and metrics in the order of the query; buckets are in time order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.payload import QueryPayload, read_names, read_object, read_required_text, read_text
+from cache_pipeline.query.schema import Fold, fold_rows, to_snake_case
+from cache_pipeline.query.zones import time_zone
+from cache_pipeline.vendors.genesys.aggregates import SPLIT_DIMENSION, SPLIT_FAMILIES
+from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
+from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
+from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
+from cache_pipeline.vendors.served import ErrorFacts, QueryPath, ServedApi, ServedQuery
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Families whose answers are served. Evaluations and surveys are stored by event time, which is not the vendor's default, and
+#: users need the organisation's own presences.
+_SERVED_FAMILIES = tuple(
+    family for family in AGGREGATE_PERMISSIONS if family not in ("evaluations", "surveys", "users")
+)
+_CODES: Mapping[int, str] = {
+    400: "bad.request",
+    401: "bad.credentials",
+    403: "not.authorized",
+    404: "not.found",
+    405: "method.not.allowed",
+    408: "request.timeout",
+    413: "request.entity.too.large",
+    415: "unsupported.media.type",
+    429: "too.many.requests.retry.after",
+    503: "service.unavailable",
+    504: "request.timeout",
+}
+_INTERNAL = "internal.server.error"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What an answer has to look like.
+
+    Attributes:
+        group_by: The dimensions of its groups.
+        metrics: Its metrics.
+        bucket: The one bucket of a query without granularity, into which all rows are merged; None for the rows' own.
+    """
+
+    group_by: tuple[str, ...]
+    metrics: tuple[str, ...]
+    bucket: Interval | None
+
+
+def read_aggregate_query(family: str, body: object) -> ServedQuery:
+    """Read the body of a synchronous aggregate query.
+
+    Args:
+        family: The family of aggregates, such as ``conversations``.
+        body: The body, as the vendor documents it.
+
+    Raises:
+        QueryError: Stored rows cannot answer it, whatever is declared.
+    """
+    fields = dict(read_object(body, "body"))
+    bucket = _merged_bucket(fields)
+    if bucket is not None:
+        fields["granularity"] = find_dividing_period(bucket, read_text(fields, "timeZone") or "UTC")
+        if fields["granularity"] is None:
+            raise InvalidQuery(
+                "interval", f"{bucket} does not consist of whole quarters of an hour: ask for one that does"
+            )
+    payload = read_genesys(fields, family)
+    shape = _Shape(_in_order(fields, "groupBy"), _in_order(fields, "metrics"), bucket)
+    if family in SPLIT_FAMILIES and SPLIT_DIMENSION not in shape.group_by:
+        shape = replace(shape, group_by=(*shape.group_by, SPLIT_DIMENSION))
+    _check_mergeable(shape)
+    payload = _with(payload, shape.group_by, payload.overrides.metrics or ())
+    payloads = (payload,)
+    if TARGETED_METRICS.intersection(shape.metrics) and SERVICE_TARGET not in shape.metrics:
+        payloads = (_with(payload, shape.group_by, (*shape.metrics, SERVICE_TARGET)), payload)
+    return ServedQuery(payloads, partial(_render, shape))
+
+
+def _merged_bucket(fields: Mapping[str, object]) -> Interval | None:
+    """Return the interval of a query that asks for a single bucket of no usual length."""
+    if fields.get("granularity") is not None:
+        return None
+    zone = read_text(fields, "timeZone") or "UTC"
+    text = read_required_text(fields, "interval", "2026-03-29T00:00:00Z/2026-03-30T00:00:00Z")
+    interval = Interval.parse(text, time_zone(zone))
+    return None if find_whole_period(interval, zone) else interval
+
+
+def _check_mergeable(shape: _Shape) -> None:
+    if shape.bucket is None:
+        return
+    fixed = dict.fromkeys(column.source for column in metric_columns(shape.metrics) if column.fold is Fold.none)
+    if fixed:
+        raise InvalidQuery(
+            "granularity",
+            f"is missing, and {', '.join(fixed)} cannot be added up over buckets: set a granularity, or leave the metric out",
+        )
+
+
+def _in_order(fields: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """Return the names of a list that was checked, in its order."""
+    return tuple(dict.fromkeys(cast("list[str]", fields[name]))) if read_names(fields, name) else ()
+
+
+def _with(payload: QueryPayload, group_by: Sequence[str], metrics: Sequence[str]) -> QueryPayload:
+    overrides = replace(payload.overrides, group_by=tuple(sorted(set(group_by))), metrics=tuple(sorted(set(metrics))))
+    return replace(payload, overrides=overrides)
+
+
+def _render(shape: _Shape, rows: pa.Table) -> Mapping[str, object]:
+    """Return rows as the vendor's answer; what did not happen is left out."""
+    keys = [to_snake_case(name) for name in shape.group_by]
+    if shape.bucket is not None:
+        rows = _merge(rows, keys, shape)
+    columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in rows.schema.names}
+    measures = [name for name in columns if name not in (*keys, "interval_start", "interval_end")]
+    groups: dict[tuple[str | None, ...], list[dict[str, object]]] = {}
+    for index in range(rows.num_rows):
+        metrics = write_metrics(shape.metrics, {name: columns[name][index] for name in measures})
+        if metrics:
+            bucket = shape.bucket or Interval(columns["interval_start"][index], columns["interval_end"][index])
+            group = tuple(columns[name][index] for name in keys)
+            groups.setdefault(group, []).append({"interval": _format_interval(bucket), "metrics": metrics})
+    return {
+        "results": [
+            {
+                "group": {name: value for name, value in zip(shape.group_by, group, strict=True) if value is not None},
+                "data": data,
+            }
+            for group, data in groups.items()
+        ]
+    }
+
+
+def _merge(rows: pa.Table, keys: Sequence[str], shape: _Shape) -> pa.Table:
+    names = set(rows.schema.names)
+    folds = {column.name: column.fold for column in metric_columns((*shape.metrics, SERVICE_TARGET))}
+    merged = fold_rows(rows, keys, {name: fold for name, fold in folds.items() if name in names})
+    return merged.sort_by([(key, "ascending") for key in keys]) if keys else merged
+
+
+def _format_interval(interval: Interval) -> str:
+    return f"{_format_instant(interval.start)}/{_format_instant(interval.end)}"
+
+
+def _format_instant(instant: datetime) -> str:
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
+    """Return an error as the vendor's ``ErrorBody``. The vendor answers 400 to every query that it cannot read."""
+    status = 400 if facts.status == 422 else facts.status
+    message = facts.detail
+    if status == 429:
+        message = f"Rate limit exceeded the maximum. Retry the request in [{facts.retry_after or 1}] seconds"
+    body = {
+        "message": message,
+        "code": _CODES.get(status, _INTERNAL if status >= 500 else "bad.request"),
+        "status": status,
+        "contextId": facts.correlation_id,
+        "details": [],
+        "errors": [],
+    }
+    return status, body
+
+
+SERVED_API = ServedApi(
+    prefix="/api/v2/",
+    login_paths=("/oauth/token", "/login/oauth/token"),
+    queries=tuple(
+        QueryPath(f"/api/v2/analytics/{family}/aggregates/query", partial(read_aggregate_query, family))
+        for family in _SERVED_FAMILIES
+    ),
+    correlation_header="ININ-Correlation-Id",
+    describe_error=describe_error,
+)
