@@ -38,6 +38,7 @@ from cache_pipeline.api.problems import Problem, error_response, problem_for
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.routes import jobs as job_routes
+from cache_pipeline.api.routes import live as live_routes
 from cache_pipeline.api.routes import operations as operation_routes
 from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
@@ -62,7 +63,13 @@ from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
 from cache_pipeline.storage.redis.job_events import RedisJobEvents
 from cache_pipeline.vendors.registry import served_apis
 
-_ROUTERS = (report_routes.router, job_routes.router, operation_routes.router, page_routes.router)
+_ROUTERS = (
+    report_routes.router,
+    live_routes.router,
+    job_routes.router,
+    operation_routes.router,
+    page_routes.router,
+)
 _POSTGRES_CONNECTIONS = 12
 _EXPOSED_HEADERS = [
     "Age",

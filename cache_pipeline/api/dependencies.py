@@ -91,13 +91,34 @@ async def _caller(
 Caller = Annotated[Principal, Depends(_caller)]
 
 
+async def find_viewer(query_service: QueryService, request: Request) -> Principal | None:
+    """Return who looks at a page as of now: by key, by the cookie of a page, or by the name that a proxy vouches for; or None."""
+    return await find_principal(query_service, request) or await find_signed_in(query_service, request)
+
+
+async def _viewer(
+    query_service: QueryServiceDependency,
+    request: Request,
+    _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _header_key: Annotated[str | None, Security(_header)],
+) -> Principal:
+    principal = await find_viewer(query_service, request)
+    if principal is None:
+        raise unauthorized()
+    return principal
+
+
+#: A caller who may look at pages of figures: any key, for the reports that it may query.
+Viewer = Annotated[Principal, Depends(_viewer)]
+
+
 async def _operator(
     query_service: QueryServiceDependency,
     request: Request,
     _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     _header_key: Annotated[str | None, Security(_header)],
 ) -> Principal:
-    principal = await find_principal(query_service, request) or await find_signed_in(query_service, request)
+    principal = await find_viewer(query_service, request)
     if principal is None:
         raise unauthorized()
     if not principal.is_operator:

@@ -15,6 +15,7 @@ from typing import Any
 from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.queue import JobQueue
+from cache_pipeline.api.live_stream import BoardFeeds
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
@@ -106,6 +107,7 @@ class QueryService:
         coalescer: Runs equal work of concurrent callers in this process once.
         clock: The current time in UTC.
         open_streams: The event streams that each key has open in this process.
+        board_feeds: What the live page shows, for all that have it open in this process.
     """
 
     settings: Settings
@@ -129,6 +131,7 @@ class QueryService:
     coalescer: Coalescer[Any, None]
     clock: Callable[[], datetime]
     open_streams: Counter[str] = field(default_factory=Counter[str])
+    board_feeds: BoardFeeds = field(default_factory=BoardFeeds)
 
     @cached_property
     def cache_policy(self) -> CachePolicy:

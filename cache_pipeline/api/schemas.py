@@ -239,6 +239,24 @@ class ReportList(_Schema):
     live_reports: list[LiveReportInfo]
 
 
+class BoardInfo(_Schema):
+    """A live report that the live page shows."""
+
+    name: str
+    description: str
+    events: str = Field(description="Path of its server-sent events")
+    thresholds: dict[str, dict[str, float]] = Field(
+        description="From which values figures are marked, by figure: `warn`, `alarm`"
+    )
+    has_service_level: bool = Field(description="Whether rows have the service level of the day so far")
+
+
+class BoardList(_Schema):
+    """The boards that a caller may see."""
+
+    boards: list[BoardInfo]
+
+
 class ClientQuotaView(_Schema):
     """The quota of one OAuth client, shared by all processes and machines."""
 

@@ -141,6 +141,25 @@ ReadLive = Callable[["httpx.AsyncClient", LiveRequest], Awaitable[Sequence[LiveR
 
 
 @dataclass(frozen=True)
+class LiveBoard:
+    """Which columns the live page shows; a report need not have all of them.
+
+    Attributes:
+        waiting: Conversations that wait.
+        waiting_since: Since when the first of them has waited.
+        interacting: Conversations with an agent.
+        states: Agents by state: the column of each state, as the page calls it.
+        idle: The state of agents who are free.
+    """
+
+    waiting: str
+    waiting_since: str
+    interacting: str
+    states: Mapping[str, str]
+    idle: str
+
+
+@dataclass(frozen=True)
 class LiveKind:
     """One kind of live report: what a vendor answers of the present, without a job and without history.
 
@@ -150,6 +169,7 @@ class LiveKind:
         metrics: The metrics, each with its description.
         columns: Returns the columns of a report's answers, dimensions first.
         read: Asks for all that a report shows now.
+        board: What the live page shows; None if it does not show this kind.
     """
 
     lookup: str
@@ -157,6 +177,7 @@ class LiveKind:
     metrics: Mapping[str, str]
     columns: Callable[[LiveReport], tuple[Column, ...]]
     read: ReadLive
+    board: LiveBoard | None = None
 
 
 #: Yields the names of one page of a listing after another, by id.

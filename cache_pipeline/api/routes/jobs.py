@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency, find_principal
+from cache_pipeline.api.event_streams import KEEP_ALIVE_SECONDS, STREAM_HEADERS, check_streams, open_stream
 from cache_pipeline.api.openapi import problem_responses
 from cache_pipeline.api.parsing import answer_url
 from cache_pipeline.api.problems import Problem
@@ -21,11 +22,6 @@ from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.job import ApiJob
 
 router = APIRouter(tags=["jobs"])
-
-#: How often a comment is sent, so that proxies do not close a silent stream.
-_KEEP_ALIVE_SECONDS = 10.0
-#: Event streams that one key may have open in one process.
-_MAX_STREAMS = 20
 
 JobId = Annotated[UUID, Path(description="The id from Location or the body of a 202")]
 
@@ -92,25 +88,16 @@ async def follow_job(
     A key may have twenty streams open in each process, and they end when it is revoked.
     """
     job = await _get_job(query_service, caller, job_id)
-    if query_service.open_streams[caller.id] >= _MAX_STREAMS:
-        raise Problem(
-            "too-many-streams",
-            429,
-            f"this key has {_MAX_STREAMS} event streams open: close some, or poll the job",
-            headers={"Retry-After": "5"},
-        )
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(query_service, job, caller, request), headers=headers, media_type="text/event-stream"
-    )
+    check_streams(query_service.open_streams, caller)
+    events = _events(query_service, job, caller, request)
+    return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
 
 
 async def _events(
     query_service: QueryService, job: ApiJob, caller: Principal, request: Request
 ) -> AsyncGenerator[bytes]:
-    previous, open_streams = "", query_service.open_streams
-    open_streams[caller.id] += 1
-    try:
+    previous = ""
+    with open_stream(query_service.open_streams, caller):
         async with query_service.events.subscribe(job.id) as changed:
             while True:
                 view = show_job(await query_service.describe_shared(job))
@@ -119,11 +106,7 @@ async def _events(
                 previous = data
                 if job.state.is_finished:
                     return
-                await wait_for_event(changed, _KEEP_ALIVE_SECONDS)
+                await wait_for_event(changed, KEEP_ALIVE_SECONDS)
                 if await find_principal(query_service, request) is None:
                     return
                 job = await query_service.reload_job(job, caller.tenant)
-    finally:
-        open_streams[caller.id] -= 1
-        if not open_streams[caller.id]:
-            del open_streams[caller.id]

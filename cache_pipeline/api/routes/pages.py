@@ -32,6 +32,12 @@ async def operations_page() -> Response:
     return _page("operations.html")
 
 
+@router.get("/live")
+async def live_page() -> Response:
+    """Return the live page."""
+    return _page("live.html")
+
+
 @router.get("/sign-in")
 async def sign_in_page() -> Response:
     """Return the page on which a key is pasted."""
@@ -39,7 +45,7 @@ async def sign_in_page() -> Response:
 
 
 @router.get("/pages/{name}")
-async def page_file(name: Literal["pages.css", "operations.js", "sign_in.js"]) -> Response:
+async def page_file(name: Literal["pages.css", "live.css", "live.js", "operations.js", "sign_in.js"]) -> Response:
     """Return a script or the style sheet of the pages."""
     return _page(name)
 

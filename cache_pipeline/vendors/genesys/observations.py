@@ -31,7 +31,7 @@ from cache_pipeline.vendors.json_body import (
     read_text,
     read_texts,
 )
-from cache_pipeline.vendors.spec import LiveKind, LiveRequest, LiveRow
+from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveRequest, LiveRow
 
 #: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
 MAX_PREDICATES = 100
@@ -241,17 +241,33 @@ async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveR
     return rows
 
 
-def _kind(path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str]) -> LiveKind:
+def _kind(
+    path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], board: LiveBoard | None = None
+) -> LiveKind:
     return LiveKind(
         lookup=lookup,
         dimensions=dimensions,
         metrics=metrics,
         columns=lambda report: _columns(metrics, report),
         read=lambda client, request: _read(path, dimensions[0], client, request),
+        board=board,
     )
 
 
+_BOARD = LiveBoard(
+    waiting="o_waiting",
+    waiting_since="o_longest_waiting",
+    interacting="o_interacting",
+    states={
+        "free": "o_user_routing_statuses_idle",
+        "interacting": "o_user_routing_statuses_interacting",
+        "communicating": "o_user_routing_statuses_communicating",
+        "not responding": "o_user_routing_statuses_not_responding",
+        "off queue": "o_user_routing_statuses_off_queue",
+    },
+    idle="free",
+)
 LIVE_KINDS: Mapping[str, LiveKind] = {
-    "queueObservations": _kind(_QUEUES, "queues", ("queueId", "mediaType"), _QUEUE_METRICS),
+    "queueObservations": _kind(_QUEUES, "queues", ("queueId", "mediaType"), _QUEUE_METRICS, _BOARD),
     "userObservations": _kind(_USERS, "users", ("userId",), _USER_METRICS),
 }

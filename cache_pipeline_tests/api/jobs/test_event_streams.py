@@ -2,6 +2,7 @@
 
 import asyncio
 
+from cache_pipeline.api import event_streams
 from cache_pipeline.api.routes import jobs as routes
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
@@ -36,8 +37,8 @@ async def open_stream(api, path, headers):
 
 
 async def test_streams_of_a_key_are_limited_and_end_with_it(open_api, monkeypatch):
-    monkeypatch.setattr(routes, "_MAX_STREAMS", 2)
-    monkeypatch.setattr(routes, "_KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(event_streams, "_MAX_STREAMS", 2)
+    monkeypatch.setattr(routes, "KEEP_ALIVE_SECONDS", 0.05)
     async with open_api(api=ApiSettings(auth="keys")) as api:
         key, other = await create_key(api), await create_key(api)
         path = (await api.http.get(URL, headers=key)).headers["Location"] + "/events"
