@@ -105,6 +105,11 @@ class CachePipelineError(Exception):
         return _revive, (type(self), self.args, self.__dict__)
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """The text for the command line, one line for each thing that is wrong."""
+        return (" ".join(str(self).split()),)
+
+    @property
     def public_text(self) -> str:
         """The text for a caller of the HTTP API, who must not learn about servers behind it."""
         return str(self)

@@ -81,7 +81,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line. Bad input gives one line and exit code 2, Ctrl-C gives exit code 130."""
+    """Run the command line. Bad input gives one line for each mistake and exit code 2, Ctrl-C gives exit code 130."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -113,5 +113,9 @@ def _known_error(error: Exception) -> Exception | None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    click.echo(f"cache-pipeline: {' '.join(str(error).split())}", err=True)
+    from cache_pipeline.errors import CachePipelineError
+
+    lines = error.lines if isinstance(error, CachePipelineError) else (" ".join(str(error).split()),)
+    for line in lines:
+        click.echo(f"cache-pipeline: {line}", err=True)
     sys.exit(2)

@@ -61,6 +61,11 @@ class DeclarationError(QueryError):
         self.mistakes = tuple(mistakes)
         super().__init__("; ".join(str(mistake) for mistake in self.mistakes))
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line for each mistake."""
+        return tuple(" ".join(str(mistake).split()) for mistake in self.mistakes)
+
 
 @dataclass(frozen=True)
 class Declaration:

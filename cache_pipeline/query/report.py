@@ -36,6 +36,8 @@ _LENGTH = re.compile(
     r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
     re.ASCII,
 )
+#: The usual ones, for messages; vendors have more.
+_GRANULARITIES = ("PT15M", "PT30M", "PT1H", "P1D", "P1W")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 #: What Dagster accepts as the owner of an asset.
 _EMAIL, _TEAM = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}"), re.compile(r"team:.+")
@@ -118,12 +120,26 @@ def _normalize_period(value: str) -> str:
     return str(Step.parse(value))
 
 
+def _normalize_granularity(value: str) -> str:
+    try:
+        step = Step.parse(value)
+    except QueryError:
+        step = None
+    if step is None or not any(step.divides(cadence.step) for cadence in Cadence):
+        raise QueryError(
+            f"{value[:80]!r} is not a calendar step that divides a partition of one {' or '.join(Cadence)}: use "
+            f"{', '.join(_GRANULARITIES)}"
+        )
+    return str(step)
+
+
 def _normalize_zone(value: str) -> str:
     return time_zone(value).key
 
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_sort_names)]
 Period = Annotated[str, AfterValidator(_normalize_period)]
+Granularity = Annotated[str, AfterValidator(_normalize_granularity)]
 #: A duration whose length does not depend on the calendar.
 Length = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_parse_length)]
 PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_parse_length)]
@@ -248,7 +264,6 @@ class Report(BaseModel, frozen=True):
         None,
         description="Fetch single rows of a kind that the vendor has, such as conversations, instead of figures by group",
     )
-    granularity: Period = Field(description="Length of one bucket")
     group_by: Names = Field(description="Dimensions, in any order; [] for reports with `rows`")
     metrics: Annotated[Names, Field(min_length=1, description="Metrics, in any order")]
     volume_metric: str | None = Field(None, description="The metric that counts arrivals, used for totals by day")
@@ -260,6 +275,8 @@ class Report(BaseModel, frozen=True):
         description="First day that has partitions, in the report's time zone"
     )
     partition: Cadence = Field(description="Length of one Dagster partition")
+    # After the fields that it is checked against.
+    granularity: Granularity = Field(description="Length of one bucket, which divides a partition")
     # The defaults are validated too: the default interval may not suit the granularity.
     fetch: FetchOptions = Field(
         default_factory=FetchOptions, validate_default=True, description="How the figures are fetched"
@@ -280,21 +297,26 @@ class Report(BaseModel, frozen=True):
             raise QueryError(f"{name!r} is not one of metrics")
         return name
 
-    @field_validator("partition")
+    @field_validator("granularity")
     @classmethod
-    def _check_partition(cls, partition: Cadence, info: ValidationInfo) -> Cadence:
-        granularity = info.data.get("granularity")
-        if granularity and not Step.parse(granularity).divides(partition.step):
-            raise QueryError(f"granularity {granularity} does not divide a partition of one {partition}")
+    def _check_granularity(cls, granularity: str, info: ValidationInfo) -> str:
+        partition: Cadence | None = info.data.get("partition")
+        if partition is None:
+            return granularity
+        if not Step.parse(granularity).divides(partition.step):
+            usual = ", ".join(each for each in _GRANULARITIES if Step.parse(each).divides(partition.step))
+            raise QueryError(
+                f"granularity {granularity} does not divide a partition of one {partition}: use {usual}, or a longer partition"
+            )
         zone, start = info.data.get("time_zone"), info.data.get("start")
-        if partition is Cadence.hour and granularity and zone and start:
+        if partition is Cadence.hour and zone and start:
             change = clock_change_granularity(zone, start)
             if change % Step.parse(granularity).minutes:
                 raise QueryError(
                     f"the clocks of {zone} change by {change} minutes, so hourly partitions would cut buckets of "
                     f"{granularity}: write partition: day, or granularity: PT{change}M"
                 )
-        return partition
+        return granularity
 
     @field_validator("fetch")
     @classmethod

@@ -13,7 +13,7 @@ _PERIODS = ["PT15M", "PT30M", "PT1H", "P1D", "P1W", "P1M"]
 
 # Editors offer examples as completions. Which other periods are valid is checked when the declaration is read.
 _REPORT_EXAMPLES: Mapping[str, list[Any]] = {
-    "granularity": _PERIODS,
+    "granularity": _PERIODS[:-1],
     "time_zone": ["UTC", "Europe/Berlin", "America/New_York"],
     "owners": [["team:workforce"]],
 }

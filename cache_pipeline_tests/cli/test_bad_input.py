@@ -80,7 +80,12 @@ def test_errors_of_all_files_are_reported_together(run, project):
     for name in ("queue_interval", "queue_day"):
         path = project / "reports" / f"{name}.yaml"
         path.write_text(path.read_text().replace("Europe/Berlin", "Europe/Berlim"))
-    assert_one_line(run("reports"), "queue_interval.yaml:11", "queue_day.yaml:11")
+    path.write_text(path.read_text() + "colour: red\n")
+    code, stderr = run("reports")
+    assert code == 2
+    places = ["queue_day.yaml:11: time_zone: ", "queue_day.yaml:", "queue_interval.yaml:11: time_zone: "]
+    for line, place in zip(sorted(stderr.splitlines(), key=lambda each: "interval" in each), places, strict=True):
+        assert line.startswith(f"cache-pipeline: reports/{place}")
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ def test_project_reports_are_valid_and_sorted():
     [
         ("granularity", "PT7M", "not a calendar step"),
         ("granularity", "hourly", "not a calendar step"),
+        ("granularity", "P1M", "divides a partition of one hour or day or week: use PT15M, PT30M, PT1H, P1D, P1W"),
+        ("granularity", "PT36H", "use PT15M, PT30M, PT1H, P1D, P1W"),
+        ("granularity", "P1W", "does not divide a partition of one day: use PT15M, PT30M, PT1H, P1D, or a longer"),
         ("time_zone", "Europe/Atlantis", "IANA"),
         ("volume_metric", "abandoned", "not one of metrics"),
         ("partition", "fortnight", "'hour', 'day' or 'week'"),
@@ -121,7 +124,8 @@ def test_granularity_must_divide_the_partition(tmp_path, granularity):
     path = write(tmp_path, granularity=granularity, partition="hour")
     with pytest.raises(DeclarationError, match=f"granularity {granularity} does not divide a partition") as refused:
         read_report(path)
-    assert refused.value.mistakes[0].line == line_of(path, "partition")
+    [mistake] = refused.value.mistakes
+    assert (mistake.field, mistake.line) == ("granularity", line_of(path, "granularity"))
 
 
 def test_granularity_must_divide_the_default_query_interval(tmp_path):
@@ -395,7 +399,7 @@ def test_hourly_partitions_need_clocks_that_change_by_whole_buckets(tmp_path, zo
     path = write(tmp_path, time_zone=zone, start=start, granularity=granularity, partition="hour")
     with pytest.raises(DeclarationError, match=f"change by {change} minutes") as refused:
         read_report(path)
-    assert [mistake.field for mistake in refused.value.mistakes] == ["partition"]
+    assert [mistake.field for mistake in refused.value.mistakes] == ["granularity"]
 
 
 @pytest.mark.parametrize(

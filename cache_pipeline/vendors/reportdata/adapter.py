@@ -26,7 +26,6 @@ _TIME_GROUPINGS: Mapping[str, str] = {
     "PT1H": "byHour",
     "P1D": "byDay",
     "P1W": "byWeek",
-    "P1M": "byMonth",
 }
 
 #: What the contract's own columns mean; an account may have others.
