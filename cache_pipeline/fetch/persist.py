@@ -51,7 +51,8 @@ async def store_verified(
         except NewerDataPresent as error:
             newer |= error.intervals
     if parts:
-        await asyncio.to_thread(on_stored, series.report, [_event(each) for each, _ in parts])
+        events = [event for each, intervals in parts for event in _events(each, intervals)]
+        await asyncio.to_thread(on_stored, series.report, events)
 
 
 def _build_replacement(
@@ -84,11 +85,16 @@ def _build_replacement(
     )
 
 
-def _event(verified: VerifiedRows) -> RowsStored:
-    return RowsStored(
-        verified.interval,
-        verified.rows.num_rows,
-        sum(chunk.calls for chunk in verified.chunks),
-        verified.watermark,
-        verified.fetched_at,
-    )
+def _events(verified: VerifiedRows, written: IntervalSet) -> list[RowsStored]:
+    """Return one event for each interval that was written. Listeners add up calls, so only the first has them."""
+    calls = sum(chunk.calls for chunk in verified.chunks)
+    return [
+        RowsStored(
+            interval,
+            verified.rows.within(interval).num_rows,
+            0 if number else calls,
+            verified.watermark,
+            min(each.at for each in verified.fetch_times_of(IntervalSet([interval]))),
+        )
+        for number, interval in enumerate(written)
+    ]

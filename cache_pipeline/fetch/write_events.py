@@ -12,10 +12,10 @@ from cache_pipeline.query.report import Report
 
 @dataclass(frozen=True)
 class RowsStored:
-    """One interval whose rows were fetched, verified and written.
+    """One interval whose rows were fetched, verified and written. What history already held is no part of it.
 
     Attributes:
-        interval: The interval of the partition or query.
+        interval: The interval.
         rows: The number of its rows.
         calls: The number of requests it took.
         watermark: The instant up to which the rows are complete.
