@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -97,6 +98,12 @@ def _parse_length(value: object) -> object:
     return -length if match["sign"] else length
 
 
+def _format_length(length: timedelta) -> str:
+    """Write a duration as `_parse_length` reads it; Pydantic writes 365 days as a year."""
+    sign = "-" if length < timedelta(0) else ""
+    return f"{sign}P{abs(length).days}DT{abs(length).seconds}S"
+
+
 def _require_iso_date(value: object) -> object:
     is_date = isinstance(value, date) and not isinstance(value, datetime)
     if not is_date and not (isinstance(value, str) and _DATE.fullmatch(value)):
@@ -140,9 +147,10 @@ def _normalize_zone(value: str) -> str:
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_sort_names)]
 Period = Annotated[str, AfterValidator(_normalize_period)]
 Granularity = Annotated[str, AfterValidator(_normalize_granularity)]
+_AsText = PlainSerializer(_format_length, return_type=str, when_used="json")
 #: A duration whose length does not depend on the calendar.
-Length = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_parse_length)]
-PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_parse_length)]
+Length = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_parse_length), _AsText]
+PositiveLength = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_parse_length), _AsText]
 #: Whole numbers and numbers as they are written: neither `true` nor `"5"` is one.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 CellCount = Annotated[int, Field(strict=True, ge=2, le=1_000_000)]

@@ -11,7 +11,7 @@ from cache_pipeline.bootstrap import Declarations
 from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.report import Report
-from cache_pipeline_tests.query.declared import FIELDS, group_of, grouped
+from cache_pipeline_tests.query.declared import FIELDS, declared, group_of, grouped
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
@@ -454,3 +454,10 @@ def test_unknown_report_error_lists_the_declared_ones(tmp_path):
     assert isinstance(find_report(reports, "queue_hour"), Report)
     with pytest.raises(UnknownReport, match="no report 'queue_day'; declared reports: queue_hour"):
         find_report(reports, "queue_day")
+
+
+@pytest.mark.parametrize("length", ["P365D", "P53W", "P400D", "PT36H", "P9000DT1S"])
+def test_declaration_is_read_back_from_its_json(length):
+    report = declared(open_row_timeout=length, refetch_window=length, ttl=length, finality_delay=length)
+    assert Report.model_validate(report.model_dump(mode="json")) == report
+    assert Report.model_validate_json(report.model_dump_json()) == report
