@@ -56,6 +56,7 @@ from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
+from cache_pipeline.storage.postgres.submitted_queries import PostgresSubmittedQueries
 from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
 from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
@@ -132,6 +133,7 @@ def create_app(
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(RedisMetricCounts(redis, clock)),
                 idempotency=RedisIdempotencyKeys(redis),
+                submitted_queries=PostgresSubmittedQueries(pool),
                 demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
                 heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
                 check_redis=partial(check_writable, redis),

@@ -32,7 +32,14 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import IdempotencyKeys, JobEvents, JobStore, StatusQueries, WorkerHeartbeats
+from cache_pipeline.storage.base import (
+    IdempotencyKeys,
+    JobEvents,
+    JobStore,
+    StatusQueries,
+    SubmittedQueries,
+    WorkerHeartbeats,
+)
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
 from cache_pipeline.telemetry.propagation import current_context
@@ -100,6 +107,7 @@ class QueryService:
         counters: Counts for the metrics.
         demand: Records which queries are requested.
         idempotency: Which job an idempotency key led to.
+        submitted_queries: The queries that were submitted at the vendors' own paths.
         heartbeats: The workers that are alive or lost, for the metrics.
         check_redis: Raises an error unless Redis accepts writes.
         status_queries: The status of reports and jobs, for the metrics.
@@ -124,6 +132,7 @@ class QueryService:
     counters: ProcessCounters
     demand: DemandRecorder
     idempotency: IdempotencyKeys
+    submitted_queries: SubmittedQueries
     heartbeats: WorkerHeartbeats
     check_redis: Callable[[], Awaitable[None]]
     status_queries: StatusQueries

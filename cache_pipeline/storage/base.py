@@ -31,6 +31,7 @@ from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, JobTiming, NewJob
+from cache_pipeline.storage.submitted_query import SubmittedQuery
 
 # --- The ledger of upstream queries ------------------------------------------------------------------------------------------
 
@@ -756,6 +757,28 @@ class JobStore(Protocol):
 
     async def counts(self) -> dict[JobState, int]:
         """Count the jobs by state: open jobs, and those that finished within a day."""
+        ...
+
+
+class SubmittedQueries(Protocol):
+    """Queries that clients of a vendor submitted at the vendor's own paths, to fetch the answers later."""
+
+    async def add(
+        self, tenant: str, caller: str, path: str, body: object, job_id: UUID | None, lifetime: timedelta
+    ) -> SubmittedQuery:
+        """Store a query and return it; forget expired ones, and the oldest of very many."""
+        ...
+
+    async def find(self, query_id: UUID, tenant: str, caller: str, path: str) -> SubmittedQuery | None:
+        """Return a query that a key submitted at a path, or None if there is none or it has expired."""
+        ...
+
+    async def keep_answer(self, query_id: UUID, answer: bytes) -> None:
+        """Store the answer whose pages are read, unless one is stored already."""
+        ...
+
+    async def remove(self, query_id: UUID) -> None:
+        """Forget a query."""
         ...
 
 

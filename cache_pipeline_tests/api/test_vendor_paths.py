@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache_pipeline.settings import ApiSettings
+from cache_pipeline.storage.postgres.async_pool import connect
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_served import served
 from cache_pipeline_tests.query.declared import declared
@@ -108,7 +109,9 @@ def _filter(chance: random.Random, queues: list[str]) -> dict[str, Any]:
     )
 
 
-async def _ask_by_sdk(home: Path, hosts: list[dict[str, str]], queries: list[dict[str, Any]]) -> list[list[Any]]:
+async def _ask_by_sdk(
+    home: Path, hosts: list[dict[str, str]], queries: list[dict[str, Any]], *, by_job: bool = False
+) -> list[list[Any]]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", str(PROGRAM)),
         env={**os.environ, "HOME": str(home)},
@@ -116,7 +119,9 @@ async def _ask_by_sdk(home: Path, hosts: list[dict[str, str]], queries: list[dic
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate(json.dumps({"hosts": hosts, "queries": queries}).encode())
+    output, errors = await process.communicate(
+        json.dumps({"hosts": hosts, "queries": queries, "by_job": by_job}).encode()
+    )
     assert process.returncode == 0, errors.decode()
     return json.loads(output.decode().splitlines()[-1])
 
@@ -143,6 +148,89 @@ async def test_sdk_gets_the_vendors_answers_from_us(open_api, tmp_path):
     assert [_by_group(answer) for answer in cold] == [_by_group(answer) for answer in of_vendor]
     assert [_by_group(answer) for answer in warm] == [_by_group(answer) for answer in of_vendor]
     assert sum(bool(answer["results"]) for answer in of_vendor) > 60
+
+
+async def test_sdk_gets_the_same_answers_by_job(open_api, tmp_path):
+    async with open_api(*REPORTS, api=KEYS, vendor={"conversations_per_working_day": 600}) as api:
+        api.start_worker()
+        queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
+        queries = _corpus(queues, 20)
+        simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
+        async with served(api.app) as url:
+            ours = {"url": url, **await _credentials(api)}
+            of_vendor, cold, warm = await _ask_by_sdk(tmp_path, [simulator, ours, ours], queries, by_job=True)
+        left = await _rows(api, "SELECT count(*) AS count FROM cache_pipeline_state.submitted_query")
+    assert [_by_group(answer) for answer in cold] == [_by_group(answer) for answer in of_vendor]
+    assert [_by_group(answer) for answer in warm] == [_by_group(answer) for answer in of_vendor]
+    assert max(len(answer["results"]) for answer in cold) > 6
+    assert left == [{"count": 0}]
+
+
+async def _rows(api, statement: str) -> list[dict[str, Any]]:
+    async with connect(api.query_service.api_keys._store._pool) as connection:
+        return await (await connection.execute(statement)).fetchall()
+
+
+JOBS = "/api/v2/analytics/conversations/aggregates/jobs"
+
+
+async def test_job_is_followed_from_submit_to_delete(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        headers = await create_key(api)
+        submitted = await api.http.post(JOBS, json=BODY | {"pageSize": 2}, headers=headers)
+        job = f"{JOBS}/{submitted.json()['jobId']}"
+        assert (submitted.status_code, list(submitted.json())) == (202, ["jobId"])
+        status = (await api.http.get(job, headers=headers)).json()
+        assert status["state"] == "QUEUED"
+        assert set(status) == {"state", "submissionDate", "expirationDate"}
+        early = await api.http.get(f"{job}/results", headers=headers)
+        assert (early.status_code, early.json()["code"]) == (400, "bad.request")
+        api.start_worker()
+        while status["state"] in ("QUEUED", "PENDING"):
+            status = (await api.http.get(job, headers=headers)).json()
+            await asyncio.sleep(0.02)
+        assert status["state"] == "FULFILLED"
+        assert status["submissionDate"] <= status["completionDate"] < status["expirationDate"]
+        first = (await api.http.get(f"{job}/results", headers=headers)).json()
+        second = (await api.http.get(f"{job}/results", params={"cursor": first["cursor"]}, headers=headers)).json()
+        assert first["results"] != second["results"]
+        wrong = await api.http.get(f"{job}/results", params={"cursor": "nonsense"}, headers=headers)
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "bad.request")
+        assert (await api.http.delete(job, headers=headers)).status_code == 204
+        gone = await api.http.get(job, headers=headers)
+        assert (gone.status_code, gone.json()["code"]) == (404, "not.found")
+
+
+async def test_pages_are_of_one_answer(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        api.start_worker()
+        headers = await create_key(api)
+        assert (await api.http.post(PATH, json=BODY, headers=headers)).status_code == 200
+        submitted = await api.http.post(JOBS, json=BODY | {"pageSize": 2}, headers=headers)
+        results = f"{JOBS}/{submitted.json()['jobId']}/results"
+        page = (await api.http.get(results, headers=headers)).json()
+        # What history holds changes while the pages are read.
+        await _rows(api, "UPDATE history.queue_half_hour SET n_offered = 9999 RETURNING series")
+        await api.redis.flushdb()
+        while "cursor" in page:
+            page = (await api.http.get(results, params={"cursor": page["cursor"]}, headers=headers)).json()
+            assert "9999" not in json.dumps(page)
+
+
+async def test_job_is_known_to_its_key_alone(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
+        job = f"{JOBS}/{(await api.http.post(JOBS, json=BODY, headers=ours)).json()['jobId']}"
+        other_path = job.replace("conversations", "flows")
+        requests = [("GET", job), ("GET", f"{job}/results"), ("DELETE", job)]
+        for method, path, headers in [*((*request, theirs) for request in requests), ("GET", other_path, ours)]:
+            answer = await api.http.request(method, path, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not.found")
+        for name in ("no-uuid", "x" * 500, "%00"):
+            assert (await api.http.get(f"{JOBS}/{name}", headers=ours)).status_code == 404
+        assert (await api.http.get(job, headers=ours)).json()["state"] == "QUEUED"
+        for size in (0, 1001, "2", True):
+            assert (await api.http.post(JOBS, json=BODY | {"pageSize": size}, headers=ours)).status_code == 400
 
 
 async def _requests(api) -> int:

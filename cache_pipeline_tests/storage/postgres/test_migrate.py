@@ -69,6 +69,7 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
         "fetch_time",
         "history.queue_hour",
         "job",
+        "submitted_query",
         "truncation_stats",
         "upstream_query",
     }

@@ -28,6 +28,7 @@ def downgrade() -> None:
     """Drop every table that `upgrade` creates."""
     for table in (
         "dead_letter",
+        "submitted_query",
         "access_token",
         "api_key",
         "job",
@@ -181,7 +182,7 @@ def _create_name_tables() -> None:
 
 
 def _create_api_tables() -> None:
-    """Create the tables of the HTTP API: its jobs, its keys with their access tokens, and queue messages that name no job."""
+    """Create the tables of the HTTP API: its jobs, its keys with their access tokens, queries submitted at the vendors' paths, and queue messages that name no job."""
     is_open = sa.text("state IN ('queued', 'running')")
     op.create_table(
         "job",
@@ -236,6 +237,21 @@ def _create_api_tables() -> None:
         sa.Column("expires_at", _INSTANT, nullable=False),
         sa.Index("access_token_of_key", "key_id", "issued_at"),
         sa.Index("access_token_expiry", "expires_at"),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "submitted_query",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("caller", sa.Text, nullable=False, comment="id of the API key"),
+        sa.Column("path", sa.Text, nullable=False, comment="the vendor's path at which it was submitted"),
+        sa.Column("body", postgresql.JSONB, nullable=False),
+        sa.Column("job_id", sa.Uuid, comment="the job that fetches what was not stored"),
+        sa.Column("submitted_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("expires_at", _INSTANT, nullable=False),
+        sa.Column("answer", sa.LargeBinary, comment="compressed; NULL until one of several pages was read"),
+        sa.Index("submitted_query_of_caller", "caller", "submitted_at"),
+        sa.Index("submitted_query_expiry", "expires_at"),
         schema=_SCHEMA,
     )
     op.create_table(
