@@ -30,6 +30,7 @@ from cache_pipeline.api.middleware import (
     RequestLimits,
     allowed_methods,
 )
+from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
@@ -52,6 +53,7 @@ from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
@@ -133,6 +135,7 @@ def create_app(
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(RedisMetricCounts(redis, clock)),
                 idempotency=RedisIdempotencyKeys(redis),
+                ad_hoc_requests=AdHocRequests(PostgresAdHocSeries(pool, settings.required_postgres_url())),
                 submitted_queries=PostgresSubmittedQueries(pool),
                 demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
                 heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
@@ -143,7 +146,12 @@ def create_app(
                 clock=clock,
             )
             app.state.query_service = query_service
-            flushing = (query_service.rate_limiter.run(), query_service.counters.run(), query_service.demand.run())
+            flushing = (
+                query_service.rate_limiter.run(),
+                query_service.counters.run(),
+                query_service.demand.run(),
+                query_service.ad_hoc_requests.run(),
+            )
             async with run_in_background(query_service.events.listen(), *flushing):
                 yield
 

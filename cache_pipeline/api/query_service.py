@@ -16,6 +16,7 @@ from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.live_stream import BoardFeeds
+from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
@@ -107,6 +108,7 @@ class QueryService:
         counters: Counts for the metrics.
         demand: Records which queries are requested.
         idempotency: Which job an idempotency key led to.
+        ad_hoc_requests: Counts the requests for series that are not declared.
         submitted_queries: The queries that were submitted at the vendors' own paths.
         heartbeats: The workers that are alive or lost, for the metrics.
         check_redis: Raises an error unless Redis accepts writes.
@@ -132,6 +134,7 @@ class QueryService:
     counters: ProcessCounters
     demand: DemandRecorder
     idempotency: IdempotencyKeys
+    ad_hoc_requests: AdHocRequests
     submitted_queries: SubmittedQueries
     heartbeats: WorkerHeartbeats
     check_redis: Callable[[], Awaitable[None]]

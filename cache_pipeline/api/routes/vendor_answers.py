@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from starlette.requests import Request
 
 from cache_pipeline.api.middleware import JOB_TIER
 from cache_pipeline.api.negotiation import MediaFormat
-from cache_pipeline.api.parsing import ParsedQuery, parse_first_payload
+from cache_pipeline.api.parsing import ParsedQuery, parse_ad_hoc, parse_first_payload
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import answer_headers
+from cache_pipeline.errors import QueryError
 from cache_pipeline.storage.answer import read_rows
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.vendors.served import ServedQuery
@@ -37,16 +39,26 @@ def read_json(body: bytes) -> object:
 def parse_served(query_service: QueryService, caller: Principal, served: ServedQuery) -> ParsedQuery:
     """Return the query of a report that the caller may query and that answers a vendor's query.
 
+    A key that is bound to declared reports gets nothing else.
+
     Raises:
         QueryError: There is none; the error says why.
     """
-    return parse_first_payload(
-        query_service.report_service_for(caller.tenant),
-        query_service.reports,
-        served.payloads,
-        caller,
-        query_service.settings.api.max_buckets,
-    )
+    service = query_service.report_service_for(caller.tenant)
+    max_buckets = query_service.settings.api.max_buckets
+    whole, *partial = served.payloads
+    if caller.reports is not None or not query_service.settings.api.ad_hoc_series:
+        return parse_first_payload(service, query_service.reports, served.payloads, caller, max_buckets)
+    with suppress(QueryError):
+        return parse_first_payload(service, query_service.reports, [whole], caller, max_buckets)
+    try:
+        parsed = parse_ad_hoc(service, whole, max_buckets)
+    except QueryError:
+        if not partial:
+            raise
+        return parse_first_payload(service, query_service.reports, partial, caller, max_buckets)
+    query_service.ad_hoc_requests.record(parsed.report.name, caller.tenant)
+    return parsed
 
 
 async def serve_within_hold(

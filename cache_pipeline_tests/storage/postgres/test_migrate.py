@@ -59,6 +59,7 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
     assert revisions == [("0001_baseline",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
+        "ad_hoc_series",
         "alembic_version",
         "api_key",
         "chunk_result",

@@ -28,6 +28,7 @@ def downgrade() -> None:
     """Drop every table that `upgrade` creates."""
     for table in (
         "dead_letter",
+        "ad_hoc_series",
         "submitted_query",
         "access_token",
         "api_key",
@@ -252,6 +253,17 @@ def _create_api_tables() -> None:
         sa.Column("answer", sa.LargeBinary, comment="compressed; NULL until one of several pages was read"),
         sa.Index("submitted_query_of_caller", "caller", "submitted_at"),
         sa.Index("submitted_query_expiry", "expires_at"),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "ad_hoc_series",
+        sa.Column("name", sa.Text, primary_key=True, comment="also the name of its table"),
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("declaration", postgresql.JSONB, nullable=False),
+        sa.Column("metrics", postgresql.ARRAY(sa.Text), nullable=False, comment="all that the table has columns for"),
+        sa.Column("requests", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("created_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("last_requested_at", _INSTANT, nullable=False, server_default=_NOW),
         schema=_SCHEMA,
     )
     op.create_table(
