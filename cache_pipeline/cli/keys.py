@@ -1,17 +1,21 @@
-"""``cache-pipeline keys``: create, list and revoke the keys of the HTTP API."""
+"""``cache-pipeline keys``: create, list, rotate and revoke the keys of the HTTP API."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history
-from cache_pipeline.errors import CommandError
+from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history, utc_now
+from cache_pipeline.errors import CommandError, InvalidInterval
 from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.durations import Duration
+from cache_pipeline.query.interval import format_instant, parse_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
@@ -21,6 +25,7 @@ from cache_pipeline.storage.postgres.async_pool import connection_pool
 T = TypeVar("T")
 
 _ID_LENGTH = 12
+_UTC = ZoneInfo("UTC")
 
 
 def _with_keys(settings: Settings, use: Callable[[PostgresApiKeyStore], Awaitable[T]]) -> T:
@@ -35,6 +40,45 @@ def _with_keys(settings: Settings, use: Callable[[PostgresApiKeyStore], Awaitabl
 @click.group()
 def keys() -> None:
     """Manage the keys of the HTTP API."""
+
+
+class _Expiry(click.ParamType[datetime]):
+    """A time in the future: how long from now, or until when."""
+
+    name = "TIME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        now = utc_now()
+        try:
+            at = Duration.parse(value).add_to(now, _UTC) if value.startswith("P") else parse_instant(value, _UTC)
+        except InvalidInterval as error:
+            self.fail(str(error), param, ctx)
+        if at <= now:
+            self.fail(f"{format_instant(at)} has passed: write a later time, or a duration such as P90D", param, ctx)
+        return at
+
+
+class _Overlap(click.ParamType[timedelta]):
+    """A length of time, which may be zero."""
+
+    name = "DURATION"
+
+    def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        now = utc_now()
+        try:
+            return Duration.parse(value).add_to(now, _UTC) - now if value != "PT0S" else timedelta(0)
+        except InvalidInterval as error:
+            self.fail(str(error), param, ctx)
+
+
+_expires_option = click.option(
+    "--expires",
+    "expires_at",
+    type=_Expiry(),
+    help="When the key stops working: a duration such as P90D, or a date or time.",
+)
 
 
 @keys.command()
@@ -55,6 +99,7 @@ def keys() -> None:
 )
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Rate limit of the key (default: the API's).")
 @click.option("--may-refresh", is_flag=True, help="Allow Cache-Control: no-cache, which refetches from the vendor.")
+@_expires_option
 @click.option("--operator", is_flag=True, help="Allow /operations and /v1/status, which show the whole deployment.")
 def create(
     name: str,
@@ -62,6 +107,7 @@ def create(
     reports: tuple[str, ...],
     lane: str,
     requests_per_minute: int | None,
+    expires_at: datetime | None,
     may_refresh: bool,  # noqa: FBT001 - click passes flags by name
     operator: bool,  # noqa: FBT001
 ) -> None:
@@ -79,7 +125,7 @@ def create(
         may_refresh=may_refresh,
         is_operator=operator,
     )
-    click.echo(_with_keys(settings, lambda store: store.create(name, principal)))
+    click.echo(_with_keys(settings, lambda store: store.create(name, principal, expires_at)))
 
 
 @keys.command("list")
@@ -96,16 +142,19 @@ def list_keys() -> None:
         "refresh",
         "operator",
         "created",
+        "expires",
         "revoked",
     ):
         # Never shortened, whatever the terminal's width: `revoke` takes the whole id.
         table.add_column(heading, no_wrap=heading == "id", min_width=_ID_LENGTH if heading == "id" else None)
+    now = utc_now()
     for key in _with_keys(read_settings(), lambda store: store.all()):
-        table.add_row(*_cells(key))
+        table.add_row(*_cells(key, now))
     Console().print(table)
 
 
-def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
+def _cells(key: ApiKeyInfo, now: datetime) -> tuple[str, ...]:
+    expires = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"
     return (
         key.id,
         key.name,
@@ -116,8 +165,30 @@ def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
         "yes" if key.may_refresh else "no",
         "yes" if key.is_operator else "no",
         f"{key.created_at:%Y-%m-%d %H:%M}",
+        f"{expires} (expired)" if key.has_expired(now) else expires,
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
     )
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--overlap",
+    type=_Overlap(),
+    default="P1D",
+    show_default=True,
+    help="How long the old key still works; PT0S to end it within five seconds.",
+)
+@_expires_option
+def rotate(key_id: str, overlap: timedelta, expires_at: datetime | None) -> None:
+    """Replace the key with this ID by a new one that permits the same, and print the new key.
+
+    Without --expires the new key works for as long as the old one was created for.
+    """
+    created = _with_keys(read_settings(), lambda store: store.rotate(key_id, overlap, expires_at))
+    if created is None:
+        raise _no_such_key(key_id)
+    click.echo(created)
 
 
 @keys.command()
@@ -125,5 +196,9 @@ def _cells(key: ApiKeyInfo) -> tuple[str, ...]:
 def revoke(key_id: str) -> None:
     """Revoke the key with this ID. It takes effect everywhere within five seconds."""
     if not _with_keys(read_settings(), lambda store: store.revoke(key_id)):
-        raise CommandError(f"no active key {key_id}; `cache-pipeline keys list` shows the keys")
+        raise _no_such_key(key_id)
     click.echo(f"key {key_id} revoked")
+
+
+def _no_such_key(key_id: str) -> CommandError:
+    return CommandError(f"no active key {key_id}; `cache-pipeline keys list` shows the keys")

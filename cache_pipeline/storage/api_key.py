@@ -58,6 +58,11 @@ class ApiKeyInfo:
     is_operator: bool
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether the key no longer works because of its age."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 def has_credential_form(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cache_pipeline.query.lane import Lane
@@ -24,19 +24,20 @@ _NO_HASH = b"\0" * 32
 
 _INSERT = """
     INSERT INTO cache_pipeline_state.api_key
-        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator)
+        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, expires_at)
     VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s,
-            %(is_operator)s)
+            %(is_operator)s, %(expires_at)s)
 """
 _FIND = """
     SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator
     FROM cache_pipeline_state.api_key
-    WHERE id = %(id)s AND revoked_at IS NULL
+    WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 _FIND_KEY_OF_ACCESS = """
     SELECT key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator
     FROM cache_pipeline_state.access_token AS token JOIN cache_pipeline_state.api_key AS key ON key.id = token.key_id
     WHERE token.hash = %(hash)s AND token.expires_at > now() AND key.revoked_at IS NULL
+        AND (key.expires_at IS NULL OR key.expires_at > now())
 """
 #: A program that logs in for every request must not fill the table: only the newest tokens of a key are kept.
 _MAX_TOKENS_PER_KEY = 1000
@@ -51,11 +52,27 @@ _INSERT_ACCESS = """
     VALUES (%(hash)s, %(key_id)s, now() + %(lifetime)s)
 """
 _LIST = """
-    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, created_at, revoked_at
+    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, created_at, revoked_at,
+        expires_at
     FROM cache_pipeline_state.api_key ORDER BY created_at
 """
+#: The new key works for as long as the old one was to, unless another time is given.
+_COPY = """
+    INSERT INTO cache_pipeline_state.api_key
+        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, expires_at)
+    SELECT %(new_id)s, name, %(hash)s, tenant, reports, lane, requests_per_minute, may_refresh, is_operator,
+        coalesce(%(expires_at)s::timestamptz, now() + (expires_at - created_at))
+    FROM cache_pipeline_state.api_key
+    WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    RETURNING id
+"""
+_EXPIRE = """
+    UPDATE cache_pipeline_state.api_key SET expires_at = least(expires_at, now() + %(overlap)s) WHERE id = %(id)s
+"""
 _REVOKE = """
-    UPDATE cache_pipeline_state.api_key SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL RETURNING id
+    UPDATE cache_pipeline_state.api_key SET revoked_at = now()
+    WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    RETURNING id
 """
 
 
@@ -65,9 +82,9 @@ class PostgresApiKeyStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def create(self, name: str, principal: Principal) -> str:
+    async def create(self, name: str, principal: Principal, expires_at: datetime | None = None) -> str:
         """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
-        key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        key_id, secret = _new_key()
         async with connect(self._pool) as connection:
             await connection.execute(
                 _INSERT.encode(),
@@ -81,9 +98,10 @@ class PostgresApiKeyStore:
                     "requests_per_minute": principal.requests_per_minute,
                     "may_refresh": principal.may_refresh,
                     "is_operator": principal.is_operator,
+                    "expires_at": expires_at,
                 },
             )
-        return f"{KEY_PREFIX}_{key_id}_{secret}"
+        return _join(key_id, secret)
 
     async def issue_token(self, key_id: str, lifetime: timedelta) -> str:
         """Create an access token of a key and return it; forget expired tokens, and the oldest of very many."""
@@ -115,7 +133,7 @@ class PostgresApiKeyStore:
         return _principal(row)
 
     async def all(self) -> list[ApiKeyInfo]:
-        """Return every key, including revoked ones, in order of creation."""
+        """Return every key, including revoked and expired ones, in order of creation."""
         async with connect(self._pool) as connection:
             rows = await (await connection.execute(_LIST.encode())).fetchall()
         return [
@@ -130,9 +148,21 @@ class PostgresApiKeyStore:
                 is_operator=row["is_operator"],
                 created_at=row["created_at"],
                 revoked_at=row["revoked_at"],
+                expires_at=row["expires_at"],
             )
             for row in rows
         ]
+
+    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> str | None:
+        """Create a key that permits what another one does, which expires after the overlap; see the port."""
+        new_id, secret = _new_key()
+        values = {"new_id": new_id, "hash": hash_secret(secret), "id": key_id, "overlap": overlap}
+        async with connect(self._pool) as connection, connection.transaction():
+            copied = await connection.execute(_COPY.encode(), {**values, "expires_at": expires_at})
+            if await copied.fetchone() is None:
+                return None
+            await connection.execute(_EXPIRE.encode(), values)
+        return _join(new_id, secret)
 
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key. Return False if no working key has this id."""
@@ -152,3 +182,12 @@ def _principal(row: dict[str, Any]) -> Principal:
         may_refresh=row["may_refresh"],
         is_operator=row["is_operator"],
     )
+
+
+def _new_key() -> tuple[str, str]:
+    """Return a new id and a new secret."""
+    return secrets.token_hex(6), secrets.token_urlsafe(32)
+
+
+def _join(key_id: str, secret: str) -> str:
+    return f"{KEY_PREFIX}_{key_id}_{secret}"

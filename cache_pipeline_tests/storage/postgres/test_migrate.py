@@ -52,14 +52,13 @@ def test_migrating_twice_changes_nothing_and_keeps_rows(history_url: str, histor
     assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
 
 
-def test_own_tables_are_migrated_to_one_baseline(history_url: str):
+def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
     assert pending_changes(history_url, [(REPORT, COLUMNS)]) == []
     with psycopg.connect(history_url) as connection:
         revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
-    assert revisions == [("0001_baseline",)]
+    assert revisions == [("0002_key_expiry",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
-        "ad_hoc_series",
         "alembic_version",
         "api_key",
         "chunk_result",
@@ -70,7 +69,6 @@ def test_own_tables_are_migrated_to_one_baseline(history_url: str):
         "fetch_time",
         "history.queue_hour",
         "job",
-        "submitted_query",
         "truncation_stats",
         "upstream_query",
     }
