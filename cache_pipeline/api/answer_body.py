@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.query.schema import Column
 from cache_pipeline.storage.answer import describe_answer, read_rows
-from cache_pipeline.storage.rendering import csv_text, rows_as_csv
+from cache_pipeline.storage.rendering import csv_text, disarm_formula, rows_as_csv
 
 _ROWS_PER_PART = 10_000
 #: What of an answer's head the formats of Arrow have as metadata.
@@ -23,7 +23,12 @@ _METADATA = (
 
 
 def render_body(
-    media_format: MediaFormat, body: bytes, columns: Sequence[Column], rows: pa.Table | None = None
+    media_format: MediaFormat,
+    body: bytes,
+    columns: Sequence[Column],
+    rows: pa.Table | None = None,
+    *,
+    has_safe_text: bool = False,
 ) -> Iterator[bytes]:
     """Yield an answer in a format other than JSON, a few thousand rows at a time.
 
@@ -32,12 +37,14 @@ def render_body(
         body: The answer as JSON.
         columns: The report's columns, for the types of Arrow and Parquet.
         rows: Its rows, if they are at hand; otherwise they are read from the JSON.
+        has_safe_text: CSV: whether texts that a spreadsheet would run as formulas are disarmed.
     """
     table = _table(body, columns, rows)
     if media_format is MediaFormat.csv:
-        yield (",".join(map(csv_text, table.schema.names)) + "\r\n").encode()
+        names = map(disarm_formula, table.schema.names) if has_safe_text else table.schema.names
+        yield (",".join(map(csv_text, names)) + "\r\n").encode()
         for start in range(0, table.num_rows, _ROWS_PER_PART):
-            yield rows_as_csv(table.slice(start, _ROWS_PER_PART))
+            yield rows_as_csv(table.slice(start, _ROWS_PER_PART), has_safe_text=has_safe_text)
     elif media_format is MediaFormat.parquet:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")

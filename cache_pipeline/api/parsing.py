@@ -16,8 +16,6 @@ from starlette.types import Scope
 
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
-from cache_pipeline.query.ad_hoc import declare_ad_hoc, read_ad_hoc
-from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.live_report import LiveReport
@@ -29,18 +27,15 @@ from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
-from cache_pipeline.vendors.declaration_rules import find_vendor_problems
 from cache_pipeline.vendors.registry import read_payload
 
 #: The lifetime part (G7) of a query's key when it identifies a job.
 _JOB_TTL_TIER = "job"
 #: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
-#: A field of a job's request: the declaration of a report that is not declared.
-AD_HOC = "ad_hoc"
+#: The value of the parameter `csv` that disarms formulas.
+SAFE_CSV = "safe"
 NAME_TIMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
-#: A query that no declared report holds may need this many upstream queries: two months by day.
-_MAX_AD_HOC_CHUNKS = 62
 _MAX_CACHED_URLS, _MAX_CACHED_URL_BYTES = 4_000, 1_000
 
 
@@ -53,14 +48,14 @@ class ParsedQuery:
         query: The part of it whose interval has begun, for one tenant.
         refresh: Whether to fetch provisional figures from the vendor again, however fresh they are.
         names: Which names the answer has beside ids; None for none.
-        ad_hoc: The declaration of its report, if that is not a declared one.
+        has_safe_text: Whether CSV is written so that no text of it is a spreadsheet's formula.
     """
 
     resolved: QueryRequest
     query: CanonicalQuery
     refresh: bool = False
     names: NameTime | None = None
-    ad_hoc: dict[str, Any] | None = None
+    has_safe_text: bool = False
 
     @property
     def report(self) -> Report:
@@ -95,8 +90,6 @@ class ParsedQuery:
             request["filters"] = narrowed.filters.declaration.model_dump(mode="json", exclude_defaults=True)
         if self.refresh:
             request[REFRESH] = True
-        if self.ad_hoc is not None:
-            request[AD_HOC] = self.ad_hoc
         return request
 
 
@@ -117,7 +110,11 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
     columns = service.columns(report)
     resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
     names = request.get("names")
-    return replace(_check_limits(service, resolved, max_buckets), names=NAME_TIMES[names] if names else None)
+    return replace(
+        _check_limits(service, resolved, max_buckets),
+        names=NAME_TIMES[names] if names else None,
+        has_safe_text=request.get("csv") == SAFE_CSV,
+    )
 
 
 def parse_payload(
@@ -130,26 +127,6 @@ def parse_payload(
     """
     permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
     return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
-
-
-def parse_ad_hoc(service: ReportService, payload: QueryPayload, max_buckets: int) -> ParsedQuery:
-    """Return a query that no declared report holds, of a report that is declared for it.
-
-    Raises:
-        QueryError: The vendor has no such figures, or the interval is too long.
-    """
-    declaration = declare_ad_hoc(payload, service.accounts)
-    report = read_ad_hoc(declaration)
-    for field, problem in find_vendor_problems(report):
-        raise InvalidQuery(field, problem)
-    resolved = resolve_request(report, payload.interval, payload.overrides, service.columns(report))
-    chunk = Step.parse(report.fetch.max_query_interval).nominal_length
-    if resolved.interval.length > _MAX_AD_HOC_CHUNKS * chunk:
-        raise InvalidInterval(
-            f"interval {resolved.interval} is too long for a query that no declared report holds: ask for at most "
-            f"{_MAX_AD_HOC_CHUNKS * chunk.days} days, or declare a report"
-        )
-    return replace(_check_limits(service, resolved, max_buckets), ad_hoc=declaration)
 
 
 def parse_first_payload(
@@ -231,7 +208,7 @@ def answer_url(report: str, request: Mapping[str, Any]) -> str:
     parameters: dict[str, str] = {
         name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
         for name, value in request.items()
-        if name not in (REFRESH, AD_HOC)
+        if name != REFRESH
     }
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 

@@ -165,6 +165,9 @@ _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Fi
 
 
 #: What the parameter ``names`` does.
+CSV_DESCRIPTION = (
+    "safe: in CSV, a text that a spreadsheet would run as a formula (=, +, -, @ …) gets a leading apostrophe"
+)
 NAMES_DESCRIPTION = (
     "Add a column with names after each column of ids, such as queue_name after queue_id: current (or true) names, or those "
     "at the time of the figures (then). An id without a name is its own name."
@@ -202,6 +205,7 @@ class QueryBody(_Schema):
         examples=[{"type": "and", "predicates": [{"dimension": "queue", "operator": "in", "values": ["q-1"]}]}],
     )
     names: Literal["current", "then", "true"] | None = Field(None, description=NAMES_DESCRIPTION)
+    csv: Literal["safe"] | None = Field(None, description=CSV_DESCRIPTION)
 
 
 class ReportInfo(_Schema):

@@ -47,11 +47,13 @@ class CsvOptions:
         local_time: Times are written as the clock shows them in the report's time zone, without an offset.
         bom: A byte order mark precedes the text, by which Excel recognises UTF-8.
         whole_numbers: Whole figures are written without a decimal point.
+        safe_text: Texts that a spreadsheet would run as formulas get a leading apostrophe.
     """
 
     local_time: bool = False
     bom: bool = False
     whole_numbers: bool = False
+    safe_text: bool = False
 
 
 def choose_format(name: str | None, path: Path | None) -> OutputFormat:
@@ -109,10 +111,11 @@ def _render_csv(document: Mapping[str, Any], options: CsvOptions) -> str:
     text = io.StringIO()
     text.write(_BOM if options.bom else "")
     writer = csv.writer(text)
-    writer.writerow(columns)
+    disarm = _disarm if options.safe_text else _unchanged
+    writer.writerow(map(disarm, columns))
     for row in document["rows"]:
         writer.writerow(
-            _local(value, zone) if index in instants else _number(value) if options.whole_numbers else value
+            _local(value, zone) if index in instants else disarm(_number(value) if options.whole_numbers else value)
             for index, value in enumerate(row)
         )
     return text.getvalue()
@@ -120,6 +123,16 @@ def _render_csv(document: Mapping[str, Any], options: CsvOptions) -> str:
 
 def _local(instant: str, zone: ZoneInfo) -> str:
     return datetime.fromisoformat(instant).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _disarm(value: object) -> object:
+    from cache_pipeline.storage.rendering import disarm_formula
+
+    return disarm_formula(value) if isinstance(value, str) else value
+
+
+def _unchanged(value: object) -> object:
+    return value
 
 
 def _number(value: object) -> object:

@@ -162,6 +162,11 @@ def _month(plan: Plan) -> str:
 @click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
 @click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
 @click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
+@click.option(
+    "--safe-text",
+    is_flag=True,
+    help="CSV: put an apostrophe before texts that a spreadsheet would run as formulas (=, +, -, @ …).",
+)
 def query_command(
     *,
     report: str,
@@ -173,11 +178,12 @@ def query_command(
     local_time: bool,
     bom: bool,
     whole_numbers: bool,
+    safe_text: bool,
 ) -> None:
     """Print REPORT over INTERVAL (start/end or start/P1D; times without an offset are in the report's time zone)."""
-    chosen, options = choose_format(format_name, output), CsvOptions(local_time, bom, whole_numbers)
+    chosen, options = choose_format(format_name, output), CsvOptions(local_time, bom, whole_numbers, safe_text)
     if options != CsvOptions() and chosen is not OutputFormat.csv:
-        raise click.UsageError("--local-time, --bom and --whole-numbers are for CSV: add --format csv")
+        raise click.UsageError("--local-time, --bom, --whole-numbers and --safe-text are for CSV: add --format csv")
     settings = read_settings()
     declared = load_reports(settings)
     request = _resolve(declared, report, interval, overrides)

@@ -15,6 +15,9 @@ import pyarrow.compute as pc
 
 from cache_pipeline.query.interval import format_instant
 
+#: A spreadsheet takes a cell that begins with one of these for a formula. The last four are full-width forms of =, +, - and @.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 if TYPE_CHECKING:
     Column = pa.Array[Any]
 
@@ -31,12 +34,27 @@ def rows_as_json(rows: pa.Table) -> bytes:
     return b"".join((b"[[", _join(lines, "],["), b"]]"))
 
 
-def rows_as_csv(rows: pa.Table) -> bytes:
-    """Return rows as lines of CSV (RFC 4180) without a heading; a missing value becomes an empty field."""
+def rows_as_csv(rows: pa.Table, *, has_safe_text: bool = False) -> bytes:
+    """Return rows as lines of CSV (RFC 4180) without a heading; a missing value becomes an empty field.
+
+    Args:
+        rows: The rows.
+        has_safe_text: Whether texts are written as `disarm_formula` returns them.
+    """
     if not rows.num_rows:
         return b""
-    lines = _join_columns([_as_text(column, csv_text, null="") for column in _columns(rows)])
+    to_text = _safe_csv_text if has_safe_text else csv_text
+    lines = _join_columns([_as_text(column, to_text, null="") for column in _columns(rows)])
     return _join(lines, "\r\n") + b"\r\n"
+
+
+def disarm_formula(text: str) -> str:
+    """Return a text that no spreadsheet runs as a formula: one that would be gets a leading apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _safe_csv_text(value: object) -> str:
+    return csv_text(disarm_formula(value) if isinstance(value, str) else value)
 
 
 def csv_text(value: object) -> str:

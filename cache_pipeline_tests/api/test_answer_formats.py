@@ -5,6 +5,7 @@ import csv
 import io
 from datetime import timedelta
 
+import psycopg
 import pyarrow as pa
 
 from cache_pipeline.settings import ApiSettings
@@ -157,3 +158,23 @@ async def test_answer_with_too_many_rows_or_bytes_is_refused(open_api):
             assert "ask for a shorter interval" in refused.json()["detail"]
             daily = await api.http.get(f"{URL}&granularity=P1D", headers={"Prefer": "wait=20"})
             assert (daily.status_code, len(daily.json()["rows"])) == (200, 8)
+
+
+async def test_csv_is_safe_for_spreadsheets_on_request(open_api, postgres_database):
+    async with open_api() as api:
+        api.start_worker()
+        assert (await api.http.get(URL, headers={"Prefer": "wait=20"})).status_code == 200
+        with psycopg.connect(postgres_database) as connection:
+            connection.execute("UPDATE history.queue_hour SET queue_id = '=HYPERLINK(\"x\")' WHERE queue_id <> ''")
+        await api.redis.flushall()
+        accept, body = {"Accept": "text/csv"}, {"interval": DAY, "csv": "safe"}
+        plain = await api.http.get(URL, headers=accept)
+        by_url = await api.http.get(f"{URL}&csv=safe", headers=accept)
+        by_body = await api.http.post("/v1/reports/queue_hour", json=body, headers=accept)
+        assert "'=" not in plain.text
+        assert by_url.text == by_body.text == plain.text.replace('"=', "\"'=")
+        # A URL that was parsed before is answered without routing.
+        assert (await api.http.get(f"{URL}&csv=safe", headers=accept)).text == by_url.text
+        assert (await api.http.get(f"{URL}&csv=safe")).json() == (await api.http.get(URL)).json()
+        refused = await api.http.get(f"{URL}&csv=unsafe", headers=accept)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "query.csv")

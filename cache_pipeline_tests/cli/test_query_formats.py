@@ -46,6 +46,16 @@ def test_csv_options_suit_a_spreadsheet():
     assert rows[3][3] == ""
 
 
+@pytest.mark.parametrize("more", [{}, {"whole_numbers": True, "local_time": True}])
+def test_safe_text_disarms_formulas(more):
+    document = {**DOCUMENT, "rows": [[*DOCUMENT["rows"][0][:2], "=1+1", -5.0], [*DOCUMENT["rows"][1][:2], "a", -0.5]]}
+    for is_safe, expected in ((False, "=1+1"), (True, "'=1+1")):
+        text = render_text(OutputFormat.csv, document, CsvOptions(safe_text=is_safe, **more), indent=False)
+        rows = list(csv.reader(io.StringIO(text)))
+        assert [row[2] for row in rows[1:]] == [expected, "a"]
+        assert [float(row[3]) for row in rows[1:]] == [-5, -0.5]
+
+
 def test_json_is_compact_except_on_a_terminal():
     assert "\n" not in render_text(OutputFormat.json, DOCUMENT, CsvOptions(), indent=False).rstrip("\n")
     assert "\n " in render_text(OutputFormat.json, DOCUMENT, CsvOptions(), indent=True)

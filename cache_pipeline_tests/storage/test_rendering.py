@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_pipeline.query.interval import format_instant
-from cache_pipeline.storage.rendering import rows_as_csv, rows_as_json
+from cache_pipeline.storage.rendering import disarm_formula, rows_as_csv, rows_as_json
 
 VALUES = {
     pa.timestamp("us", tz="UTC"): st.integers(0, 2**31).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
@@ -51,3 +51,14 @@ def test_text_equals_that_of_the_standard_library(table):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="JSON"):
         rows_as_json(pa.table({"x": [float("nan")]}))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+49 30", "-2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "\uff20a"])
+def test_text_that_would_be_a_formula_is_disarmed(text):
+    table = pa.table({"a": [text, "plain", "a=1", "", None], "b": [-1, 2, 3, 4, 5], "c": [-0.5] * 5})
+    plain = list(csv.reader(io.StringIO(rows_as_csv(table).decode(), newline="")))
+    safe = list(csv.reader(io.StringIO(rows_as_csv(table, has_safe_text=True).decode(), newline="")))
+    assert plain[0] == [text, "-1", "-0.5"]
+    # Numbers stay numbers.
+    assert safe == [[f"'{text}", "-1", "-0.5"], *plain[1:]]
+    assert disarm_formula(safe[0][0]) == safe[0][0]

@@ -28,6 +28,7 @@ from cache_pipeline.api.negotiation import (
 from cache_pipeline.api.openapi import ANSWERS, problem_responses
 from cache_pipeline.api.parsing import (
     NAME_TIMES,
+    SAFE_CSV,
     ParsedQuery,
     check_permission,
     parse_filters,
@@ -94,7 +95,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names")
+_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv")
+#: What of them changes only how an answer is written.
+_PRESENTATION = ("names", "csv")
 
 
 def _check_parameters(request: Request) -> None:
@@ -139,6 +142,7 @@ def _query_from_url(
         ),
     ] = None,
     names: Annotated[Literal["current", "then", "true"] | None, Query(description=schemas.NAMES_DESCRIPTION)] = None,
+    csv: Annotated[Literal["safe"] | None, Query(description=schemas.CSV_DESCRIPTION)] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -148,6 +152,7 @@ def _query_from_url(
         "time_zone": time_zone,
         "filters": parse_filters(filters),
         "names": names,
+        "csv": csv,
     }
 
 
@@ -239,6 +244,7 @@ async def _respond_idempotently(
     key = parse_idempotency_key(header)
     if key is None:
         return await respond(query_service, query, caller, preferences)
+    preferences.state.asked = query
     job_id = await query_service.idempotency.find_job(caller.id, key, query.key)
     job = await query_service.jobs.get(job_id, caller.tenant) if job_id else None
     if job is not None and job.state is JobState.failed and job.problem is not None:
@@ -265,7 +271,7 @@ async def _respond_live(
         raise InvalidInterval(
             f"{name} shows the present and keeps no history: leave out interval, or query a report that has partitions"
         )
-    if changed := [field for field in _PARAMETERS if field != "names" and request.get(field) is not None]:
+    if changed := [field for field in _PARAMETERS if field not in _PRESENTATION and request.get(field) is not None]:
         raise InvalidQuery(changed[0], f"{name} is live and is answered as it is declared: leave it out")
     served = await query_service.serve_live(report, caller.tenant)
     columns = live_columns(report)
@@ -273,7 +279,8 @@ async def _respond_live(
         stored = Names(query_service.report_service.names, caller.tenant)
         answer = await asyncio.to_thread(stored.add_to_answer, report, columns, served.answer, NAME_TIMES[names])
         served = replace(served, answer=answer)
-    return await _answer(query_service, report, lambda: columns, served, preferences)
+    is_safe = request.get("csv") == SAFE_CSV
+    return await _answer(query_service, report, lambda: columns, served, preferences, has_safe_text=is_safe)
 
 
 def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
@@ -286,6 +293,7 @@ async def respond(
     query_service: QueryService, query: ParsedQuery, caller: Principal, preferences: RequestPreferences
 ) -> Response:
     """Respond to a query, waiting for its job as long as the caller prefers."""
+    preferences.state.asked = query
     outcome = await query_service.serve(query, caller, refresh=preferences.refresh)
     return await _render_outcome(query_service, query, caller, preferences, outcome)
 
@@ -330,7 +338,7 @@ async def answer_response(
     served = await _with_names(query_service, query, served)
     requested = query.resolved.requested
     columns = partial(query_service.report_service.columns, requested)
-    return await _answer(query_service, query.report, columns, served, preferences)
+    return await _answer(query_service, query.report, columns, served, preferences, has_safe_text=query.has_safe_text)
 
 
 async def _answer(
@@ -339,6 +347,8 @@ async def _answer(
     columns: Callable[[], Sequence[Column]],
     served: ServedAnswer,
     preferences: RequestPreferences,
+    *,
+    has_safe_text: bool,
 ) -> Response:
     fixed = answer_headers(
         served.answer,
@@ -359,7 +369,7 @@ async def _answer(
     if preferences.media_format is MediaFormat.json:
         return Response(served.answer.body, headers=headers)
     answer = served.answer
-    parts = render_body(preferences.media_format, answer.body, columns(), answer.rows)
+    parts = render_body(preferences.media_format, answer.body, columns(), answer.rows, has_safe_text=has_safe_text)
     if len(answer.body) > MAX_HOT_BYTES:
         # Starlette takes each part from the generator in a thread.
         return StreamingResponse(parts, headers=headers)
