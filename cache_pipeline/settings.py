@@ -151,6 +151,7 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         trusted_proxies: Networks of proxies that sign people in. Their ``X-Forwarded-User`` names an operator, and their
             ``X-Forwarded-Proto`` is believed; from other addresses both are ignored.
         requests_per_minute: The limit per API key, unless the key has its own.
+        audit_log: Whether to log who asked what: a line of the logger ``cache_pipeline.audit`` for each request.
         max_body_bytes: The largest accepted request body.
         max_buckets: The most buckets in a query's interval, regardless of its grouping.
         max_rows: The most rows of an answer.
@@ -158,9 +159,6 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         vendor_paths: Whether to answer the vendors' own paths too, so that a client of a vendor only changes the host name.
         vendor_hold_seconds: How long a query on a vendor's path waits for figures that must be fetched. Proxies usually end a
             request after 30 or 60 seconds.
-        ad_hoc_series: How many different queries on those paths, that no declared report holds, are fetched and stored nevertheless;
-            those that differ only in interval and metrics count once. 0 refuses them.
-        ad_hoc_days: How long their rows are kept after the last request.
         token_seconds: Lifetime of an access token that a key was exchanged for. The default is that of the vendors, whose
             clients log in once and do not renew it.
     """
@@ -170,14 +168,13 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     requests_per_minute: int = Field(default=6000, ge=1)
+    audit_log: bool = False
     max_body_bytes: int = Field(default=64 * 1024, ge=1)
     max_buckets: int = Field(default=40_000, ge=1)
     max_rows: int = Field(default=200_000, ge=1)
     max_answer_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     vendor_paths: bool = True
     vendor_hold_seconds: float = Field(default=25, ge=0, le=300)
-    ad_hoc_series: int = Field(default=100, ge=0)
-    ad_hoc_days: int = Field(default=7, ge=1)
     token_seconds: int = Field(default=86_400, ge=60)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from starlette.routing import Match
 
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas
+from cache_pipeline.api.audit import audit_logger
 from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.queue import open_queue
 from cache_pipeline.api.known_urls import KnownUrls
@@ -30,7 +32,6 @@ from cache_pipeline.api.middleware import (
     RequestLimits,
     allowed_methods,
 )
-from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
@@ -53,12 +54,10 @@ from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
-from cache_pipeline.storage.postgres.submitted_queries import PostgresSubmittedQueries
 from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
 from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
@@ -135,8 +134,6 @@ def create_app(
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(RedisMetricCounts(redis, clock)),
                 idempotency=RedisIdempotencyKeys(redis),
-                ad_hoc_requests=AdHocRequests(PostgresAdHocSeries(pool, settings.required_postgres_url())),
-                submitted_queries=PostgresSubmittedQueries(pool),
                 demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
                 heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
                 check_redis=partial(check_writable, redis),
@@ -146,15 +143,13 @@ def create_app(
                 clock=clock,
             )
             app.state.query_service = query_service
-            flushing = (
-                query_service.rate_limiter.run(),
-                query_service.counters.run(),
-                query_service.demand.run(),
-                query_service.ad_hoc_requests.run(),
-            )
+            flushing = (query_service.rate_limiter.run(), query_service.counters.run(), query_service.demand.run())
             async with run_in_background(query_service.events.listen(), *flushing):
                 yield
 
+    if settings.api.audit_log:
+        # Whatever the level of other lines: who asks for these wants all of them.
+        audit_logger.setLevel(logging.INFO)
     # Serves the scripts of /docs itself: an operator's browser may have no way to a CDN.
     app = FastAPIOffline(
         title="cache_pipeline",

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import Headers
 
+from cache_pipeline.api.audit import read_key
 from cache_pipeline.api.browser_session import find_signed_in
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
@@ -66,13 +66,8 @@ async def find_principal(query_service: QueryService, request: Request) -> Princ
     """Return the caller of a request as of now, or None if it sent no valid key. Nothing is counted."""
     if query_service.settings.api.auth == "off":
         return anonymous(query_service)
-    key = _read_key(request.headers)
+    key = read_key(request.headers)
     return await query_service.api_keys.find(key) if key else None
-
-
-def _read_key(headers: Headers) -> str | None:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
 async def _caller(
@@ -93,7 +88,9 @@ Caller = Annotated[Principal, Depends(_caller)]
 
 async def find_viewer(query_service: QueryService, request: Request) -> Principal | None:
     """Return who looks at a page as of now: by key, by the cookie of a page, or by the name that a proxy vouches for; or None."""
-    return await find_principal(query_service, request) or await find_signed_in(query_service, request)
+    viewer = await find_principal(query_service, request) or await find_signed_in(query_service, request)
+    request.state.viewer = viewer
+    return viewer
 
 
 async def _viewer(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cache_pipeline.api.monitoring.counters import ProcessCounters
+from cache_pipeline.api.audit import record_request, refusal_reason
 from cache_pipeline.api.problems import Problem, problem_for
+from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.telemetry.correlation import accept_correlation_id, correlation_scope
 
 logger = logging.getLogger(__name__)
@@ -135,7 +137,7 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 
 
 class RequestCounter:
-    """Counts every request by the tier that answered it, with its duration."""
+    """Counts every request by the tier that answered it, with its duration, and writes the audit log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -156,11 +158,20 @@ class RequestCounter:
         try:
             await self._app(scope, receive, send_and_note_status)
         finally:
-            tier = str(scope.get("state", {}).get("tier", "none"))
-            # A caller that cannot follow a job receives it as a 503, which is no error.
-            result = "accepted" if tier == JOB_TIER else _RESULTS.get(status) or f"{status // 100}xx"
-            counters: ProcessCounters = scope["app"].state.query_service.counters
-            counters.count_request(tier, result, time.perf_counter() - started)
+            _count(scope, status, time.perf_counter() - started)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    """Count a request that has ended, and write it to the audit log if there is one."""
+    query_service: QueryService = scope["app"].state.query_service
+    tier = str(scope.get("state", {}).get("tier", "none"))
+    # A caller that cannot follow a job receives it as a 503, which is no error.
+    result = "accepted" if tier == JOB_TIER else _RESULTS.get(status) or f"{status // 100}xx"
+    query_service.counters.count_request(tier, result, seconds)
+    if status == 401:
+        query_service.counters.count_refused_key(refusal_reason(scope))
+    if query_service.settings.api.audit_log:
+        record_request(scope, status)
 
 
 class CorrelationMiddleware:
@@ -193,10 +204,10 @@ class CorrelationMiddleware:
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
-                logger.exception("%s %s failed", scope["method"], scope["path"])
+                logger.exception("%s %s failed", scope["method"], quote(scope["path"]))
                 if status:
                     raise
                 # Answer here, because outside of this scope the correlation id is unknown.
                 await problem_for(error).response()(scope, receive, send_with_id)
             if status >= 500 and scope.get("state", {}).get("tier") != JOB_TIER:
-                logger.warning("%s %s: %d", scope["method"], scope["path"], status, extra={"status": status})
+                logger.warning("%s %s: %d", scope["method"], quote(scope["path"]), status, extra={"status": status})

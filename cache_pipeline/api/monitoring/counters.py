@@ -17,6 +17,8 @@ from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.storage.base import MetricCounts
 
 _FLUSH_SECONDS = 1.0
+#: Why a request was refused with 401.
+REFUSAL_REASONS = ("missing", "invalid")
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class CounterTotals:
         requests: Requests by tier and result.
         joined_requests: Requests that joined the job of an equivalent request.
         job_retries: Jobs retried after failures that may pass.
+        refused_keys: Requests refused with 401, by whether they sent no key or one that does not work.
         timings: Distributions by histogram, then by label values.
     """
 
     requests: Mapping[tuple[str, str], float]
     joined_requests: float
     job_retries: float
+    refused_keys: Mapping[str, float]
     timings: Mapping[TimingDefinition, Mapping[tuple[str, ...], Distribution]]
 
 
@@ -119,6 +123,10 @@ class ProcessCounters:
     def count_job_retry(self) -> None:
         """Count a job that is retried after a failure that may pass."""
         self._pending_counts["retries"] += 1
+
+    def count_refused_key(self, reason: str) -> None:
+        """Count a request that was refused with 401, by one of `REFUSAL_REASONS`."""
+        self._pending_counts[f"refused|{reason}"] += 1
 
     def record_seconds(self, timing: TimingDefinition, labels: Sequence[str], seconds: float) -> None:
         """Record one duration in a histogram."""
@@ -170,6 +178,7 @@ class ProcessCounters:
             requests=_requests(values),
             joined_requests=values.get("joined", 0.0),
             job_retries=values.get("retries", 0.0),
+            refused_keys={reason: values.get(f"refused|{reason}", 0.0) for reason in REFUSAL_REASONS},
             timings={timing: _distributions(timing, values) for timing in TIMINGS},
         )
 

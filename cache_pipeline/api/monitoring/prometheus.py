@@ -108,9 +108,14 @@ async def _counter_metrics(query_service: QueryService) -> list[Metric]:
     retries = CounterMetricFamily(
         f"{_PREFIX}_job_retries", "Jobs retried after a failure that may pass", value=totals.job_retries
     )
+    refused = CounterMetricFamily(
+        f"{_PREFIX}_refused_keys", "Requests without a key that works, refused with 401", labels=["reason"]
+    )
+    for reason, count in totals.refused_keys.items():
+        refused.add_metric([reason], count)
     single_flight_waits = {**_NO_SINGLE_FLIGHT_WAITS, **totals.timings[SINGLE_FLIGHT_WAITS]}
     timings = {**totals.timings, SINGLE_FLIGHT_WAITS: single_flight_waits}
-    return [requests, joined, retries, *(_histogram(*each) for each in timings.items())]
+    return [requests, joined, retries, refused, *(_histogram(*each) for each in timings.items())]
 
 
 def _histogram(timing: TimingDefinition, distributions: Mapping[tuple[str, ...], Distribution]) -> Metric:
