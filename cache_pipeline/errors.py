@@ -29,6 +29,7 @@ CachePipelineError
 │   │       ├── UpstreamJobCancelled
 │   │       └── UpstreamJobUnreadable
 │   ├── UpstreamJobOverdue
+│   ├── PushLost                  the connection on which a vendor tells of changes
 │   └── AmbiguousSubmit
 ├── StoreUnavailable              a server or disk that this deployment needs
 │   ├── HistoryUnavailable        PostgreSQL
@@ -387,6 +388,17 @@ class UpstreamJobOverdue(UpstreamError):
             f"the upstream job was not done after {waited_seconds:.0f} s and {polls} polls, and is given up",
             remedy="it is submitted again on the next request; give a slow vendor more time with job_deadline_seconds",
         )
+
+
+class PushLost(UpstreamError):
+    """The connection on which a vendor tells of changes is closed or silent, or what it sends is not as documented."""
+
+    retryable = True
+    http_status = 503
+    problem_type = "push-lost"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the vendor's notifications are lost: {reason}")
 
 
 class AmbiguousSubmit(UpstreamError):

@@ -173,6 +173,7 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     max_buckets: int = Field(default=40_000, ge=1)
     max_rows: int = Field(default=200_000, ge=1)
     max_answer_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    push: bool = False
     vendor_paths: bool = True
     vendor_hold_seconds: float = Field(default=25, ge=0, le=300)
     token_seconds: int = Field(default=86_400, ge=60)

@@ -52,6 +52,7 @@ from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
+from cache_pipeline.service.live_push import LivePush
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
@@ -144,7 +145,12 @@ def create_app(
             )
             app.state.query_service = query_service
             flushing = (query_service.rate_limiter.run(), query_service.counters.run(), query_service.demand.run())
-            async with run_in_background(query_service.events.listen(), *flushing):
+            pushes = [
+                LivePush(live, report, settings.tenant).run()
+                for report in declared_live.values()
+                if settings.api.push and (live := report_service.live) is not None
+            ]
+            async with run_in_background(query_service.events.listen(), *flushing, *pushes):
                 yield
 
     if settings.api.audit_log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,9 +15,8 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
-from cache_pipeline.query.names import NameTime, name_column
 from cache_pipeline.query.schema import to_snake_case
-from cache_pipeline.service.live_answers import find_live_kind, live_columns
+from cache_pipeline.service.live_answers import find_live_kind
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import Principal
@@ -26,6 +25,7 @@ from cache_pipeline.vendors.spec import LiveBoard
 
 #: How often the service level of the day is looked up. How often it is fetched is for its report's freshness to say.
 _SERVICE_LEVEL_AGE = timedelta(seconds=15)
+_NAMES_AGE = timedelta(minutes=1)
 _READER = "live"
 
 
@@ -48,6 +48,8 @@ class BoardReader:
     def __init__(self, query_service: QueryService, report: LiveReport, tenant: str) -> None:
         self._query_service, self._report, self._tenant = query_service, report, tenant
         self._day_level = _DayLevel()
+        self._dimensions = [to_snake_case(name) for name in report.group_by]
+        self._names: tuple[datetime, Mapping[str, Mapping[str, str]]] | None = None
         self._shown: tuple[str, Mapping[str, Any]] | None = None
 
     async def read(self) -> Mapping[str, Any]:
@@ -64,22 +66,31 @@ class BoardReader:
         return self._shown[1]
 
     def _show(self, answer: Answer) -> Mapping[str, Any]:
-        board = find_board(self._report)
-        names = Names(self._query_service.report_service.names, self._tenant)
-        named = names.add_to_answer(self._report, live_columns(self._report), answer, NameTime.current)
-        document = json.loads(named.body)
+        board, document = find_board(self._report), json.loads(answer.body)
         rows = [dict(zip(document["columns"], row, strict=True)) for row in document["rows"]]
+        names = self._read_names(rows)
         return {
             "observedAt": document["observedAt"],
+            "delivery": document["delivery"],
             "staleAfterSeconds": LIVE_FRESHNESS.total_seconds(),
             "serviceLevelAsOf": format_instant(self._day_level.as_of) if self._day_level.as_of else None,
-            "rows": [self._show_row(board, row) for row in rows],
+            "rows": [self._show_row(board, row, names) for row in rows],
         }
 
-    def _show_row(self, board: LiveBoard, row: Mapping[str, Any]) -> dict[str, Any]:
-        dimensions = [to_snake_case(name) for name in self._report.group_by]
-        group = tuple(row[name] for name in dimensions)
-        named = [row.get(name_column(name)) or row[name] for name in dimensions]
+    def _read_names(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, str]]:
+        """Return the names of ids by column, read once a minute: figures that change each second have the same ones."""
+        now = self._query_service.clock()
+        if self._names is None or now - self._names[0] > _NAMES_AGE:
+            ids = {name: {row[name] for row in rows if row[name] is not None} for name in self._dimensions}
+            names = Names(self._query_service.report_service.names, self._tenant)
+            self._names = now, names.current(self._report, ids)
+        return self._names[1]
+
+    def _show_row(
+        self, board: LiveBoard, row: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, Any]:
+        group = tuple(row[name] for name in self._dimensions)
+        named = [names.get(name, {}).get(row[name], row[name]) for name in self._dimensions]
         return {
             "id": " ".join(str(part) for part in group if part is not None),
             "name": ", ".join(str(part) for part in named if part is not None),
@@ -105,12 +116,13 @@ class BoardReader:
             self._day_level = _DayLevel(known.by_group, known.as_of, now)
             return
         document = json.loads(answer.body)
-        dimensions = [to_snake_case(name) for name in self._report.group_by]
         by_group: dict[tuple[Any, ...], float] = {}
         for values in document["rows"]:
             row = dict(zip(document["columns"], values, strict=True))
             if row[source.denominator]:
-                by_group[tuple(row[name] for name in dimensions)] = row[source.numerator] / row[source.denominator]
+                by_group[tuple(row[name] for name in self._dimensions)] = (
+                    row[source.numerator] / row[source.denominator]
+                )
         self._day_level = _DayLevel(by_group, answer.completeness.fetched_at or now, now)
 
     async def _ask_for_day(self, now: datetime) -> Answer | None:

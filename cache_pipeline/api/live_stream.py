@@ -15,7 +15,7 @@ from cache_pipeline.api.problems import problem_for
 
 logger = logging.getLogger(__name__)
 #: How often the hot tier is looked at while a page is open.
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 ReadBoard = Callable[[], Awaitable[Mapping[str, Any]]]
 

@@ -18,7 +18,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema
 from cache_pipeline.service.names import refresh_lookup
-from cache_pipeline.storage.answer import Answer, render_live
+from cache_pipeline.storage.answer import ASKED, Answer, Delivery, render_live
 from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS, LIVE_TTL, LIVE_TTL_TIER
@@ -58,13 +58,14 @@ def live_key(report: LiveReport, tenant: str) -> str:
     return f"analytics:{report.query_type}:{hashlib.sha256(form.encode()).hexdigest()}:{LIVE_TTL_TIER}"
 
 
-def render_rows(report: LiveReport, rows: Sequence[LiveRow], asked_at: datetime) -> Answer:
+def render_rows(report: LiveReport, rows: Sequence[LiveRow], asked_at: datetime, delivery: Delivery = ASKED) -> Answer:
     """Return the answer with these rows. This blocks.
 
     Args:
         report: The report.
         rows: Its rows.
         asked_at: When the vendor was asked, for an answer without rows.
+        delivery: How they came here.
     """
     columns = live_columns(report)
     names = {column.name for column in columns}
@@ -73,7 +74,11 @@ def render_rows(report: LiveReport, rows: Sequence[LiveRow], asked_at: datetime)
     keys = [column.name for column in columns if column.kind is ColumnKind.dimension]
     observed_at = min((row.observed_at for row in rows), default=asked_at)
     return render_live(
-        report.name, table.sort_by([(name, "ascending") for name in keys]), observed_at, observed_at + LIVE_FRESHNESS
+        report.name,
+        table.sort_by([(name, "ascending") for name in keys]),
+        observed_at,
+        observed_at + LIVE_FRESHNESS,
+        delivery,
     )
 
 
@@ -154,7 +159,7 @@ class LiveAnswers:
         async with self.single_flight.acquire(key, is_answered, lane=Lane.interactive):
             if found is None and not await is_answered():
                 try:
-                    found = await self._ask(report, tenant, key)
+                    found = await self.ask(report, tenant)
                 except CachePipelineError as error:
                     self._failures[key] = _Failure(error, self.clock() + _PAUSE_AFTER_FAILURE)
                     raise
@@ -163,7 +168,14 @@ class LiveAnswers:
             raise RuntimeError("a live answer was neither found nor asked for; this is a bug in the single flight")
         return found
 
-    async def _ask(self, report: LiveReport, tenant: str, key: str) -> Answer:
+    async def ask(self, report: LiveReport, tenant: str, delivery: Delivery = ASKED) -> Answer:
+        """Ask the vendor, and keep the answer for the callers of all processes.
+
+        Raises:
+            PlatformNotConfigured: The report's vendor has no account.
+            UpstreamError: The vendor refused, or could not be reached.
+            SchemaMismatch: The vendor's answer does not have the documented shape.
+        """
         if report.account_id not in self.clients:
             raise PlatformNotConfigured(
                 f"{report.name} needs {report.account_id}, which has no account: set {report.account_setting()}"
@@ -171,9 +183,15 @@ class LiveAnswers:
         started, asked_at, client = time.monotonic(), self.clock(), self.clients[report.account_id]
         ids = await self.listed_ids(report, tenant)
         rows = await find_live_kind(report).read(client, LiveRequest(report, ids, self.clock))
-        answer = await asyncio.to_thread(render_rows, report, rows, asked_at)
-        await self.store(key, answer, time.monotonic() - started)
+        answer = await asyncio.to_thread(render_rows, report, rows, asked_at, delivery)
+        await self.store(live_key(report, tenant), answer, time.monotonic() - started)
         return answer
+
+    async def due_at(self, key: str, age: timedelta) -> datetime:
+        """Return when the figures at hand reach an age; now if there are none."""
+        entry = await self.hot.get_entry(key)
+        observed_at = entry.answer.completeness.fetched_at if entry else None
+        return self.clock() if observed_at is None else observed_at + age
 
     async def store(self, key: str, answer: Answer, cost: float = 0.0) -> None:
         """Keep an answer for the callers of all processes until it is too old.

@@ -192,7 +192,7 @@ class Names:
         """Return columns with those of the names."""
         return with_name_columns(columns, lookups_by_column(report, columns))
 
-    def current(self, report: Report, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
+    def current(self, report: Report | LiveReport, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
         """Return the current names of ids by column and id; ids without a name are absent. This blocks.
 
         Args:

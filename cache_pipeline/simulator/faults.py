@@ -55,6 +55,9 @@ class Faults(BaseModel):
         truncate_bodies: Number of the next responses with only the first half of their JSON that claim to be complete.
         slow_bodies: Number of the next responses that arrive slowly, over `slow_seconds`.
         slow_seconds: Duration of a slow response.
+        sockets: `cut`: the sockets of notification channels are closed, and new ones refused; `silent`: nothing is sent on them.
+        rubbish_messages: Number of the next notifications before each of which a text that is not JSON is sent.
+        expire_channels: Number of the next channels with a socket that expire at once.
         clock_offset_seconds: How far the vendor's clock is ahead of the true time; all its instants use that clock.
     """
 
@@ -84,6 +87,9 @@ class Faults(BaseModel):
     truncate_bodies: Times = 0
     slow_bodies: Times = 0
     slow_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    sockets: Literal["open", "cut", "silent"] = "open"
+    rubbish_messages: Times = 0
+    expire_channels: Times = 0
     clock_offset_seconds: Annotated[float, Field(ge=-1e8, le=1e8)] = 0.0
 
 

@@ -57,7 +57,7 @@ def _server(app: Starlette) -> uvicorn.Server:
         app,
         log_level="warning",
         access_log=False,
-        ws="none",
+        ws="websockets-sansio",
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,

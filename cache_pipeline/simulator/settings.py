@@ -94,6 +94,7 @@ class SimulatorSettings(BaseModel):
         cxone_call_seconds: Interval in which a tenant may call CXone's Data Extraction once; documented by that vendor.
         cxone_busy_status: HTTP status of a call that comes too early (invented default; a third party reports 403).
         cxone_end_date_included: Whether an extraction includes its `endDate` (invented default).
+        notification_seconds: Real seconds between two looks for changes to tell of on notification channels (invented default).
         max_buckets: A query with more time buckets is refused with 400 (invented default).
     """
 
@@ -155,6 +156,7 @@ class SimulatorSettings(BaseModel):
     cxone_call_seconds: Seconds = 30.0
     cxone_busy_status: Annotated[int, Field(ge=400, le=499)] = 403
     cxone_end_date_included: bool = True
+    notification_seconds: Seconds = 0.5
     max_buckets: Annotated[int, Field(ge=1)] = 200_000
 
     @field_validator("organisation_zone", "arrivals_zone")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -81,7 +82,36 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
     return _encode(document, rows, completeness)
 
 
-def render_live(name: str, rows: pa.Table, observed_at: datetime, fresh_until: datetime) -> Answer:
+class DeliveryMode(StrEnum):
+    """How the figures of a live report came here."""
+
+    query = "query"
+    push = "push"
+    polling = "polling"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How the figures of a live report came here.
+
+    Attributes:
+        mode: ``query``: asked for when a reader wanted them. ``push``: the vendor tells of each change. ``polling``: asked for
+            because the vendor no longer does.
+        since: Since when, of push and polling.
+        problem: Why the vendor no longer tells of changes.
+    """
+
+    mode: DeliveryMode = DeliveryMode.query
+    since: datetime | None = None
+    problem: str | None = None
+
+
+ASKED = Delivery()
+
+
+def render_live(
+    name: str, rows: pa.Table, observed_at: datetime, fresh_until: datetime, delivery: Delivery = ASKED
+) -> Answer:
     """Render the answer of a live report. Nothing of it is final, and it has no interval.
 
     Args:
@@ -89,11 +119,17 @@ def render_live(name: str, rows: pa.Table, observed_at: datetime, fresh_until: d
         rows: The rows.
         observed_at: The oldest moment at which the vendor was asked for one of them.
         fresh_until: When the figures are too old.
+        delivery: How they came here.
     """
     document = {
         "report": name,
         "observedAt": format_instant(observed_at),
         "freshUntil": format_instant(fresh_until),
+        "delivery": {
+            "mode": delivery.mode,
+            "since": _optional_instant(delivery.since),
+            "problem": delivery.problem,
+        },
         "columns": rows.schema.names,
     }
     return _encode(document, rows, Completeness(observed_at, observed_at, observed_at, fresh_until))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pydantic import ConfigDict, model_validator
 
@@ -136,6 +136,19 @@ class LiveRequest:
     clock: Callable[[], datetime]
 
 
+class Push(Protocol):
+    """A vendor's way to tell of changes by itself."""
+
+    def follow(self, request: LiveRequest) -> AsyncGenerator[Sequence[LiveRow]]:
+        """Yield all rows after each change, and from time to time that there was none. It ends when it has to begin again.
+
+        Raises:
+            PushLost: The connection is closed or silent, or what it sends is not as documented.
+            UpstreamError: The vendor refused, or could not be reached.
+        """
+        ...
+
+
 #: Asks for all that a live report shows now.
 ReadLive = Callable[["httpx.AsyncClient", LiveRequest], Awaitable[Sequence[LiveRow]]]
 
@@ -170,6 +183,7 @@ class LiveKind:
         columns: Returns the columns of a report's answers, dimensions first.
         read: Asks for all that a report shows now.
         board: What the live page shows; None if it does not show this kind.
+        open_push: Returns what follows the vendor's own news of changes; None if it has none.
     """
 
     lookup: str
@@ -178,6 +192,7 @@ class LiveKind:
     columns: Callable[[LiveReport], tuple[Column, ...]]
     read: ReadLive
     board: LiveBoard | None = None
+    open_push: Callable[[httpx.AsyncClient], Push] | None = None
 
 
 #: Yields the names of one page of a listing after another, by id.

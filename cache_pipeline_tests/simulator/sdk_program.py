@@ -8,10 +8,13 @@ import json
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
+from urllib.request import Request, urlopen
 
 import PureCloudPlatformClientV2 as sdk  # noqa: N813 - the package's own name
 from PureCloudPlatformClientV2.rest import ApiException
+from websockets.sync.client import connect
 
 URL = sys.argv[1]
 DAY = "2024-06-10T00:00:00.000Z/2024-06-11T00:00:00.000Z"
@@ -298,6 +301,42 @@ def _observations(api: Any) -> dict[str, Any]:
     return found
 
 
+def _notifications(api: Any) -> dict[str, Any]:
+    """Return what a channel tells of a call that is placed, through the SDK's channel and subscription."""
+    notifications = sdk.NotificationsApi(api.api_client)
+    queue = sdk.RoutingApi(api.api_client).get_routing_queues(page_size=100).entities
+    channel = notifications.post_notifications_channels()
+    topics = []
+    for entity in queue:
+        topic = sdk.ChannelTopic()
+        topic.id = f"v2.analytics.queues.{entity.id}.observations"
+        topics.append(topic)
+    subscribed = notifications.put_notifications_channel_subscriptions(channel.id, topics)
+    listed = notifications.get_notifications_channel_subscriptions(channel.id)
+    available = notifications.get_notifications_availabletopics()
+    with connect(channel.connect_uri) as socket:
+        socket.send(json.dumps({"message": "ping"}))
+        pong = json.loads(socket.recv(timeout=10))
+        body = json.dumps({"queue": 0, "wait_seconds": 600}).encode()
+        headers = {"Content-Type": "application/json"}
+        placed = json.loads(urlopen(Request(f"{URL}/simulator/calls", body, headers)).read())["queueId"]
+        while True:
+            told = json.loads(socket.recv(timeout=10))
+            metrics = [metric["metric"] for part in told["eventBody"].get("data", []) for metric in part["metrics"]]
+            if told["topicName"] == f"v2.analytics.queues.{placed}.observations" and "oWaiting" in metrics:
+                break
+    notifications.delete_notifications_channel_subscriptions(channel.id)
+    return {
+        "lives_hours": (channel.expires - datetime.now(UTC)).total_seconds() / 3600,
+        "topics": [len(topics), len(subscribed.entities), len(listed.entities)],
+        "states": sorted({str(entity.state) for entity in subscribed.entities}),
+        "available": [entity.id for entity in available.entities],
+        "pong": pong,
+        "medium": told["eventBody"]["group"]["mediaType"],
+        "left": len(notifications.get_notifications_channel_subscriptions(channel.id).entities or []),
+    }
+
+
 def _errors(api: Any) -> dict[str, Any]:
     query = sdk.ConversationAggregationQuery()
     query.interval, query.metrics = DAY, ["nImaginary"]
@@ -331,6 +370,7 @@ def main() -> None:
     observations["others"] = _other_families(api, observations["names"])
     observations["lookups"] = _lookups(api)
     observations["observations"] = _observations(api)
+    observations["notifications"] = _notifications(api)
     observations["errors"] = _errors(api)
     print(json.dumps(observations))
 

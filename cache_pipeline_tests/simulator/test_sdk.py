@@ -126,6 +126,16 @@ def test_sdk_reads_observations_of_queues_and_users(sdk_run: tuple[Observations,
     assert ["queueId"] in queues["groups"]
 
 
+def test_sdk_subscribes_and_is_told_of_a_call(sdk_run: tuple[Observations, int]) -> None:
+    found = sdk_run[0]["notifications"]
+    assert 23.9 < found["lives_hours"] <= 24
+    assert found["topics"] == [len(sdk_run[0]["directory"]["queues"])] * 3
+    assert found["states"] == ["Permitted"]
+    assert found["available"] == ["v2.analytics.queues.{id}.observations"]
+    assert found["pong"] == {"topicName": "channel.metadata", "eventBody": {"message": "pong"}}
+    assert (found["medium"], found["left"]) == ("voice", 0)
+
+
 def test_deleted_job_is_unknown(sdk_run: tuple[Observations, int]) -> None:
     refusal = sdk_run[0]["details"]["after_delete"]
     assert (refusal["status"], refusal["code"]) == (404, "not.found")

@@ -180,10 +180,16 @@ function drawAge() {
     return;
   }
   document.body.classList.toggle("stale", isOld());
-  say(byId("age"), `Figures of ${shown.observedAt.slice(11, 19)} UTC, ${Math.floor(seconds)} s old`);
+  say(byId("age"), `Figures of ${shown.observedAt.slice(11, 19)} UTC, ${Math.floor(seconds)} s old${delivery()}`);
   const reason = problem ? ` ${problem.detail}` : stream?.readyState === EventSource.OPEN ? "" : " The server cannot be reached.";
   // The number of seconds is beside it and counts; this text stays, so that it is announced once.
   say(byId("old"), isOld() ? `These figures are old: they are of ${shown.observedAt.slice(11, 19)} UTC.${reason}` : "");
+}
+
+function delivery() {
+  const { mode, since } = shown.delivery;
+  if (mode === "push") return "; the vendor tells of each change";
+  return mode === "polling" ? `; asked for twice a minute, because no changes are told since ${since.slice(11, 19)} UTC` : "";
 }
 
 function draw() {
@@ -207,6 +213,11 @@ async function follow() {
   stream = new EventSource(board.events);
   stream.addEventListener("board", (event) => {
     shown = JSON.parse(event.data);
+    receivedAt = performance.now();
+    draw();
+  });
+  stream.addEventListener("age", (event) => {
+    Object.assign(shown, JSON.parse(event.data));
     receivedAt = performance.now();
     draw();
   });

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
@@ -51,8 +51,8 @@ async def list_boards(query_service: QueryServiceDependency, viewer: Viewer, res
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Server-sent `board` events with what the page shows and its age in seconds; `problem` events with "
-            "problem details while it cannot be read",
+            "description": "Server-sent `board` events with what the page shows and its age in seconds; `age` events if that is all that "
+            "changes; `problem` events with problem details while it cannot be read",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problem_responses(403, 404, 422, 429),
@@ -81,16 +81,15 @@ async def _events(
     def open_reader() -> ReadBoard:
         return BoardReader(query_service, report, viewer.tenant).read
 
-    shown, problem = None, None
+    shown: Mapping[str, Any] | None = None
+    problem: Mapping[str, Any] | None = None
     with open_stream(query_service.open_streams, viewer):
         async with query_service.board_feeds.subscribe(report.name, viewer.tenant, open_reader) as (feed, changed):
             while True:
                 is_new = False
                 if feed.board is not None and feed.board is not shown:
-                    shown, is_new = feed.board, True
-                    observed_at = datetime.fromisoformat(shown["observedAt"])
-                    age = max(0.0, (query_service.clock() - observed_at).total_seconds())
-                    yield format_event("board", {**shown, "ageSeconds": round(age, 1)})
+                    before, shown, is_new = shown, feed.board, True
+                    yield _board_event(before, shown, query_service.clock())
                 if feed.problem != problem:
                     problem, is_new = feed.problem, True
                     yield format_event("problem", problem or {})
@@ -99,3 +98,13 @@ async def _events(
                 await wait_for_event(changed, KEEP_ALIVE_SECONDS)
                 if await find_viewer(query_service, request) is None:
                     return
+
+
+def _board_event(before: Mapping[str, Any] | None, board: Mapping[str, Any], now: datetime) -> bytes:
+    """Return the event of a board; only its age, if nothing else has changed."""
+    observed_at = board["observedAt"]
+    age = max(0.0, (now - datetime.fromisoformat(observed_at)).total_seconds())
+    times = {"observedAt": observed_at, "ageSeconds": round(age, 1)}
+    if before is not None and {**before, "observedAt": observed_at} == board:
+        return format_event("age", times)
+    return format_event("board", {**board, **times})

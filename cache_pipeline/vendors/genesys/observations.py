@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.lane import Lane
@@ -31,11 +31,11 @@ from cache_pipeline.vendors.json_body import (
     read_text,
     read_texts,
 )
-from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveRequest, LiveRow
+from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveRequest, LiveRow, Push
 
 #: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
 MAX_PREDICATES = 100
-_QUEUES, _USERS = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
+QUEUES_PATH, _USERS_PATH = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
 #: Instants in milliseconds are larger than this since the year 2001; shorter values are durations.
 _FIRST_INSTANT_MS = 1_000_000_000_000
 
@@ -56,13 +56,13 @@ _USER_METRICS: Mapping[str, str] = {
     "oActiveQueues": "queues in which the user is active",
     "oMemberQueues": "queues of which the user is a member",
 }
-_SINCE = frozenset({"oLongestWaiting", "oLongestInteracting"})
+SINCE = frozenset({"oLongestWaiting", "oLongestInteracting"})
 _STATES: Mapping[str, tuple[str, ...]] = {
     "oUserPresences": METRIC_STATES["tSystemPresence"],
     "oUserRoutingStatuses": METRIC_STATES["tAgentRoutingStatus"],
 }
 #: Metrics of conversations, which have a group for each medium. The others are of users, in a group without one.
-_OF_CONVERSATIONS = frozenset({"oWaiting", "oInteracting", "oAlerting", *_SINCE})
+_OF_CONVERSATIONS = frozenset({"oWaiting", "oInteracting", "oAlerting", *SINCE})
 
 #: The dimensions of a group, as in the report's `group_by`.
 Group = tuple[str | None, ...]
@@ -79,7 +79,7 @@ def _columns(metrics: Mapping[str, str], report: LiveReport) -> tuple[Column, ..
 
 def _metric_columns(metric: str, description: str, report: LiveReport) -> Iterator[Column]:
     name = to_snake_case(metric)
-    if metric in _SINCE:
+    if metric in SINCE:
         yield Column(name, ColumnKind.instant, nullable=True, description=f"{metric}: {description}", source=metric)
         return
     # With a medium, conversations and users are in different rows.
@@ -137,7 +137,7 @@ class ObservedGroups:
                 raise SchemaMismatch(f"metric {name!r} was not requested")
             key = name, _state(name, read_optional_text(metric, "qualifier"), presences)
             stats = read_mapping(metric, "stats")
-            if name in _SINCE:
+            if name in SINCE:
                 if (since := _since(stats, observed_at)) is not None:
                     known = cast("datetime | None", values.get(key))
                     values[key] = since if known is None else min(known, since)
@@ -162,7 +162,7 @@ class ObservedGroups:
         medium = dict(zip(self.report.group_by, group, strict=True)).get("mediaType")
         for metric in self.report.metrics:
             name = to_snake_case(metric)
-            if metric in _SINCE:
+            if metric in SINCE:
                 row[name] = values.get((metric, None))
                 continue
             # In a report by medium, a row is either of conversations or of users.
@@ -218,40 +218,59 @@ def observation_body(report: LiveReport, first: str, ids: Sequence[str]) -> dict
     return {"filter": {"type": "or", "predicates": predicates}, "metrics": list(report.metrics)}
 
 
+async def ask_for_observations(
+    client: httpx.AsyncClient, path: str, first: str, request: LiveRequest
+) -> Mapping[str, object]:
+    """Send one query, for at most as many ids as one may have.
+
+    Raises:
+        UpstreamError: The vendor refused, or could not be reached.
+        SchemaMismatch: The answer is not an object, or about ids that were not asked for.
+    """
+    response = await client.post(
+        path,
+        json=observation_body(request.report, first, request.ids),
+        extensions={"lane": Lane.interactive, "idempotent": True},
+    )
+    raise_for_permission(response)
+    answer = read_object(response)
+    answered = {read_text(read_mapping(result, "group"), first) for result in read_mappings(answer, "results")}
+    if unknown := sorted(answered - set(request.ids)):
+        raise SchemaMismatch(f"{first} {', '.join(unknown[:3])} was not requested")
+    return answer
+
+
 async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> list[LiveRow]:
     """Ask for all ids, in as many queries as they need, one after another; all of them succeed or none."""
     rows: list[LiveRow] = []
     for start in range(0, len(request.ids), MAX_PREDICATES):
-        ids = request.ids[start : start + MAX_PREDICATES]
+        part = LiveRequest(request.report, request.ids[start : start + MAX_PREDICATES], request.clock)
         # The figures may be as old as the moment before the request.
         observed_at = request.clock()
-        response = await client.post(
-            path,
-            json=observation_body(request.report, first, ids),
-            extensions={"lane": Lane.interactive, "idempotent": True},
-        )
-        raise_for_permission(response)
-        answer = read_object(response)
+        answer = await ask_for_observations(client, path, first, part)
         groups, presences = ObservedGroups(request.report, first), read_presences(answer)
         for result in read_mappings(answer, "results"):
             groups.add(read_mapping(result, "group"), read_mappings(result, "data"), observed_at, presences)
-        if unknown := {group[request.report.group_by.index(first)] for group in groups.values} - set(ids):
-            raise SchemaMismatch(f"{first} {sorted(map(str, unknown))[:3]} was not requested")
-        rows += groups.rows(ids, observed_at)
+        rows += groups.rows(part.ids, observed_at)
     return rows
 
 
-def _kind(
-    path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], board: LiveBoard | None = None
-) -> LiveKind:
+def _kind(path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], **options: Any) -> LiveKind:
     return LiveKind(
         lookup=lookup,
         dimensions=dimensions,
         metrics=metrics,
         columns=lambda report: _columns(metrics, report),
         read=lambda client, request: _read(path, dimensions[0], client, request),
-        board=board,
+        **options,
     )
+
+
+def _open_push(client: httpx.AsyncClient) -> Push:
+    # Imported here, because it imports this module, and the socket's library takes long to import.
+    from cache_pipeline.vendors.genesys.notifications import QueuePush
+
+    return QueuePush(client)
 
 
 _BOARD = LiveBoard(
@@ -268,6 +287,8 @@ _BOARD = LiveBoard(
     idle="free",
 )
 LIVE_KINDS: Mapping[str, LiveKind] = {
-    "queueObservations": _kind(_QUEUES, "queues", ("queueId", "mediaType"), _QUEUE_METRICS, _BOARD),
-    "userObservations": _kind(_USERS, "users", ("userId",), _USER_METRICS),
+    "queueObservations": _kind(
+        QUEUES_PATH, "queues", ("queueId", "mediaType"), _QUEUE_METRICS, board=_BOARD, open_push=_open_push
+    ),
+    "userObservations": _kind(_USERS_PATH, "users", ("userId",), _USER_METRICS),
 }

@@ -1,0 +1,155 @@
+"""Tests of the vendor's own news of changes: what is read, and every way in which the connection is lost."""
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cache_pipeline.errors import PushLost, SchemaMismatch
+from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.vendors.genesys.notifications import PushTimes, QueuePush, read_notification
+from cache_pipeline.vendors.spec import LiveRequest
+from cache_pipeline_tests.vendors.genesys.test_observations import live_report
+from cache_pipeline_tests.vendors.workbench import INSTANT, simulated_vendor
+
+REPORT = live_report(metrics=["oWaiting", "oLongestWaiting", "oInteracting", "oMemberUsers", "oUserRoutingStatuses"])
+TIMES = PushTimes(ping=0.05, silent=0.4)
+QUIET = {"conversations_per_working_day": 0, "queues": 3, "agents": 4, "notification_seconds": 0.02}
+CREATE = "POST /api/v2/notifications/channels"
+
+
+def _now():
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def opened(redis, clock=_now, **changes):
+    """Yield the vendor, a push, and its request."""
+    settings = SimulatorSettings(**(INSTANT.model_dump() | QUIET | changes))
+    async with simulated_vendor(redis, settings) as vendor:
+        queues = (await vendor.admin.get("/simulator/directory")).json()["queues"]
+        yield vendor, QueuePush(vendor.genesys._client, TIMES), LiveRequest(REPORT, sorted(queues), clock)
+
+
+async def _wait_for(rows_of, is_wanted, seconds=5.0):
+    async with asyncio.timeout(seconds):
+        async for rows in rows_of:
+            if is_wanted(rows):
+                return rows
+    raise AssertionError("the push ended")
+
+
+async def _channels(vendor):
+    calls = (await vendor.admin.get("/simulator/counters")).json()["calls"]
+    return sum(each["count"] for each in calls if each["call"] == CREATE)
+
+
+def _sum(rows, column):
+    return sum(row.values[column] for row in rows)
+
+
+async def test_changes_are_told_without_asking(shared_redis):
+    async with opened(shared_redis) as (vendor, push, request), aclosing(push.follow(request)) as changes:
+        rows = await anext(changes)
+        assert [row.values["queue_id"] for row in rows] == request.ids
+        assert _sum(rows, "o_waiting") == 0
+        queue = (await vendor.admin.post("/simulator/calls", json={"queue": 1, "wait_seconds": 0.5})).json()["queueId"]
+        rows = await _wait_for(changes, lambda rows: _sum(rows, "o_waiting") == 1)
+        waiting = next(row for row in rows if row.values["queue_id"] == queue)
+        assert abs(waiting.values["o_longest_waiting"] - _now()) < timedelta(days=1)
+        rows = await _wait_for(changes, lambda rows: _sum(rows, "o_interacting") == 1)
+        assert _sum(rows, "o_waiting") == 0
+        assert {row.values["o_longest_waiting"] for row in rows} == {None}
+        later = await _wait_for(
+            changes, lambda rows: all(row.observed_at > _now() - timedelta(seconds=1) for row in rows)
+        )
+        assert len({row.observed_at for row in later}) == 1
+        asked = (await vendor.admin.get("/simulator/counters")).json()["calls"]
+        assert sum(each["count"] for each in asked if "observations" in each["call"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"sockets": "cut"}, "closed"),
+        ({"sockets": "silent"}, "nothing was heard"),
+        ({"rubbish_messages": 1}, "not as documented: it is not JSON"),
+        ({"expire_channels": 1}, "closed"),
+    ],
+)
+async def test_lost_connection_ends_with_its_reason_and_is_opened_again(shared_redis, fault, reason):
+    async with opened(shared_redis) as (vendor, push, request):
+        async with aclosing(push.follow(request)) as changes:
+            await anext(changes)
+            await vendor.admin.post("/simulator/faults", json=fault)
+            with pytest.raises(PushLost, match=reason):
+                await _wait_for(changes, lambda _: False)
+        await vendor.admin.delete("/simulator/faults")
+        await vendor.admin.post("/simulator/calls", json={"queue": 1, "wait_seconds": 600})
+        for _ in range(2):
+            with suppress(PushLost):
+                async with aclosing(push.follow(request)) as changes:
+                    assert _sum(await anext(changes), "o_waiting") == 1
+                break
+        # An expired channel is replaced; any other is used again.
+        assert await _channels(vendor) == (2 if "expire_channels" in fault else 1)
+
+
+async def test_refused_socket_is_lost(shared_redis):
+    async with opened(shared_redis) as (vendor, push, request):
+        await vendor.admin.post("/simulator/faults", json={"sockets": "cut"})
+        with pytest.raises(PushLost, match="could not be opened"):
+            async with aclosing(push.follow(request)) as changes:
+                await anext(changes)
+
+
+async def test_more_queues_than_a_channel_takes_have_several(shared_redis):
+    async with opened(shared_redis, queues=1001) as (vendor, push, request), aclosing(push.follow(request)) as changes:
+        assert len(await anext(changes)) == 1001
+        assert await _channels(vendor) == 2
+        queue = (await vendor.admin.post("/simulator/calls", json={"queue": 1000, "wait_seconds": 600})).json()[
+            "queueId"
+        ]
+        rows = await _wait_for(changes, lambda rows: _sum(rows, "o_waiting") == 1, 20)
+        assert [row.values["queue_id"] for row in rows if row.values["o_waiting"]] == [queue]
+
+
+async def test_channel_is_replaced_before_it_expires(shared_redis):
+    ahead = [timedelta(0)]
+    async with opened(shared_redis, lambda: _now() + ahead[0]) as (vendor, push, request):
+        async with aclosing(push.follow(request)) as changes:
+            await anext(changes)
+        ahead[0] = timedelta(hours=23, minutes=50)
+        async with aclosing(push.follow(request)) as changes:
+            await anext(changes)
+        assert await _channels(vendor) == 2
+
+
+async def test_connection_ends_by_itself_after_some_minutes(shared_redis):
+    ahead = [timedelta(0)]
+    clock = lambda: _now() + ahead[0]  # noqa: E731
+    async with opened(shared_redis, clock) as (_, push, request), aclosing(push.follow(request)) as changes:
+        await anext(changes)
+        ahead[0] = timedelta(minutes=11)
+        with suppress(PushLost):
+            async with asyncio.timeout(5):
+                async for _rows in changes:
+                    pass
+
+
+def test_both_forms_of_a_notification_are_read():
+    metrics = [{"metric": "oWaiting", "stats": {"count": 2}}]
+    nested = {"group": {"queueId": "q", "mediaType": "voice"}, "data": [{"interval": "x/x", "metrics": metrics}]}
+    flat = {"results": [{"mediaType": "voice", "data": [{"metric": "oWaiting", "count": 2}]}]}
+    for body in (nested, flat):
+        assert list(read_notification({"eventBody": body}, "q")) == [("voice", metrics)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"group": {"queueId": "other"}, "data": []}, {"group": "q"}, {"results": [{"data": [{}]}]}, {"results": {}}],
+)
+def test_other_forms_are_refused(body):
+    with pytest.raises(SchemaMismatch):
+        list(read_notification({"eventBody": body}, "q"))
