@@ -90,7 +90,7 @@ class BoardReader:
         self, board: LiveBoard, row: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]
     ) -> dict[str, Any]:
         group = tuple(row[name] for name in self._dimensions)
-        named = [names.get(name, {}).get(row[name], row[name]) for name in self._dimensions]
+        named: list[Any] = [names.get(name, {}).get(row[name], row[name]) for name in self._dimensions]
         return {
             "id": " ".join(str(part) for part in group if part is not None),
             "name": ", ".join(str(part) for part in named if part is not None),

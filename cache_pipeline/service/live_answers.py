@@ -18,7 +18,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema
 from cache_pipeline.service.names import refresh_lookup
-from cache_pipeline.storage.answer import ASKED, Answer, Delivery, render_live
+from cache_pipeline.storage.answer import ASKED, Answer, LiveDelivery, render_live
 from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS, LIVE_TTL, LIVE_TTL_TIER
@@ -58,7 +58,9 @@ def live_key(report: LiveReport, tenant: str) -> str:
     return f"analytics:{report.query_type}:{hashlib.sha256(form.encode()).hexdigest()}:{LIVE_TTL_TIER}"
 
 
-def render_rows(report: LiveReport, rows: Sequence[LiveRow], asked_at: datetime, delivery: Delivery = ASKED) -> Answer:
+def render_rows(
+    report: LiveReport, rows: Sequence[LiveRow], asked_at: datetime, delivery: LiveDelivery = ASKED
+) -> Answer:
     """Return the answer with these rows. This blocks.
 
     Args:
@@ -168,7 +170,7 @@ class LiveAnswers:
             raise RuntimeError("a live answer was neither found nor asked for; this is a bug in the single flight")
         return found
 
-    async def ask(self, report: LiveReport, tenant: str, delivery: Delivery = ASKED) -> Answer:
+    async def ask(self, report: LiveReport, tenant: str, delivery: LiveDelivery = ASKED) -> Answer:
         """Ask the vendor, and keep the answer for the callers of all processes.
 
         Raises:

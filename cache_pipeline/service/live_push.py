@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cache_pipeline.errors import CachePipelineError, PushLost
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.service.live_answers import LiveAnswers, find_live_kind, live_key, render_rows
-from cache_pipeline.storage.answer import Delivery, DeliveryMode
+from cache_pipeline.storage.answer import DeliveryMode, LiveDelivery
 from cache_pipeline.storage.ttl import LIVE_TTL
 from cache_pipeline.vendors.spec import LiveRequest
 
@@ -119,16 +119,16 @@ class LivePush:
                 answer = await asyncio.to_thread(render_rows, self.report, rows, now, self._delivery(connected_at))
                 await self.answers.store(key, answer)
 
-    def _delivery(self, connected_at: datetime) -> Delivery:
+    def _delivery(self, connected_at: datetime) -> LiveDelivery:
         """Return how the figures of a connection come here; it has to last before it counts."""
         if self._lost_since is not None:
-            return Delivery(DeliveryMode.polling, self._lost_since, self._problem)
+            return LiveDelivery(DeliveryMode.polling, self._lost_since, self._problem)
         self._push_since = self._push_since or connected_at
-        return Delivery(DeliveryMode.push, self._push_since)
+        return LiveDelivery(DeliveryMode.push, self._push_since)
 
     async def _ask_for(self, seconds: float, key: str) -> None:
         """Ask for the figures whenever they are due, for some seconds."""
-        delivery = Delivery(DeliveryMode.polling, self._lost_since, self._problem)
+        delivery = LiveDelivery(DeliveryMode.polling, self._lost_since, self._problem)
         until = self.answers.clock() + timedelta(seconds=seconds)
         while (now := self.answers.clock()) < until:
             due = await self.answers.due_at(key, self.pace.ask_every)

@@ -91,7 +91,7 @@ class DeliveryMode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Delivery:
+class LiveDelivery:
     """How the figures of a live report came here.
 
     Attributes:
@@ -106,11 +106,11 @@ class Delivery:
     problem: str | None = None
 
 
-ASKED = Delivery()
+ASKED = LiveDelivery()
 
 
 def render_live(
-    name: str, rows: pa.Table, observed_at: datetime, fresh_until: datetime, delivery: Delivery = ASKED
+    name: str, rows: pa.Table, observed_at: datetime, fresh_until: datetime, delivery: LiveDelivery = ASKED
 ) -> Answer:
     """Render the answer of a live report. Nothing of it is final, and it has no interval.
 
