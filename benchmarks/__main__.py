@@ -70,6 +70,12 @@ def _keys(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _live(progress: ProgressCallback) -> Result:
+    from benchmarks.live import measure
+
+    return measure(progress)
+
+
 def _memory(progress: ProgressCallback) -> Result:
     from benchmarks.memory.benchmark import measure
 
@@ -134,6 +140,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "history": _history,
         "jobs": _jobs,
         "keys": _keys,
+        "live": _live,
         "memory": _memory,
         "polling": _polling,
         "quota": _quota,
