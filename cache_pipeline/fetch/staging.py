@@ -27,7 +27,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +168,16 @@ class Staging:
             return []
         return [key for key, interval in intervals.items() if self.path(series, key, interval).name in names]
 
-    def final_partitions(self, series: Series, intervals: Mapping[str, Interval]) -> dict[str, FetchedPartition]:
-        """Return the staged partitions that came entirely from the vendor and can no longer change."""
+    def final_partitions(
+        self, series: Series, intervals: Mapping[str, Interval], stored: Coverage
+    ) -> dict[str, FetchedPartition]:
+        """Return the staged partitions that came entirely from the vendor and can no longer change.
+
+        Args:
+            series: The series.
+            intervals: The interval of each partition key.
+            stored: What history holds. Where it has doubted these figures since, the partition must be fetched again.
+        """
         staged = {
             key: partition
             for key, interval in intervals.items()
@@ -178,7 +186,9 @@ class Staging:
         return {
             key: partition
             for key, partition in staged.items()
-            if not partition.provisional(series.report) and not partition.from_history
+            if not partition.provisional(series.report)
+            and not partition.from_history
+            and not stored.provisional & stored.fetched_since(partition.fetched_at) & IntervalSet([partition.interval])
         }
 
     def delete_old(self, retention: timedelta, now: datetime) -> int:

@@ -240,12 +240,8 @@ async def _fetch_and_stage(
 ) -> tuple[dict[str, FetchedPartition], list[FailedPartition], EstimateMetadata]:
     staging, series = engine.staging(), engine.tenant_series(report)
     staging.delete_old(engine.settings.staged_retention, utc_now())
-    done = {} if refetch else staging.final_partitions(series, intervals)
-    missing = {key: interval for key, interval in intervals.items() if key not in done}
-    already_staged = len(done)
     failed: list[FailedPartition] = []
     estimate: EstimateMetadata = {}
-    progress = RunProgress(len(missing), time.monotonic)
 
     def log_chunk(chunk: ChunkResult) -> None:
         if chunk.verdict is Verdict.truncated:
@@ -253,11 +249,16 @@ async def _fetch_and_stage(
         else:
             context.log.info(describe_chunk(chunk))
 
-    for partition in done.values():
-        _log_staged(context, report, partition)
     with reported_failures():
         async with engine.service() as service:
             await asyncio.to_thread(engine.ensure_history_table, report)
+            stored = await asyncio.to_thread(service.history.coverage, series)
+            done = {} if refetch else staging.final_partitions(series, intervals, stored)
+            for partition in done.values():
+                _log_staged(context, report, partition)
+            missing = {key: interval for key, interval in intervals.items() if key not in done}
+            already_staged = len(done)
+            progress = RunProgress(len(missing), time.monotonic)
             lane = lane_of_run(context.run.tags)
             estimate = await _log_estimate(context, service, engine, report, missing, lane, refetch=refetch)
             async with aclosing(service.fetch(report, missing, lane, refetch=refetch)) as events:

@@ -5,6 +5,7 @@ calls and minutes that backfills took. The plan itself comes from ``service.esti
 See https://docs.dagster.io/guides/build/jobs
 """
 
+import asyncio
 from collections.abc import Mapping
 
 import dagster as dg
@@ -107,7 +108,9 @@ async def estimate_backfill(
         lane: Lane whose share of the quota the backfill uses.
         refetch: Fetch everything, even what history has.
     """
-    staged_keys = engine.staging().final_partitions(engine.tenant_series(report), intervals)
+    series = engine.tenant_series(report)
+    stored = await asyncio.to_thread(service.history.coverage, series)
+    staged_keys = engine.staging().final_partitions(series, intervals, stored)
     span = Interval(min(each.start for each in intervals.values()), max(each.end for each in intervals.values()))
     headroom = await quota_headroom(engine.settings, report, lane)
     staged = IntervalSet(intervals[key] for key in staged_keys)

@@ -280,7 +280,8 @@ class History(Protocol):
         """Replace rows, extend coverage and close the ledger entries they answer: one unit of work, all of it or nothing.
 
         Raises:
-            NewerDataPresent: Part of what is stored was requested later than these rows.
+            NewerDataPresent: Part of what is stored was requested later than these rows, or has been doubted since: it was
+                requested at the same time, and is provisional although these rows would make it final.
             LeaseLost: Another process has taken over an entry that the rows come from.
             DeclarationConflict: A column of the table has another type than the rows.
         """

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, REPORT, ScriptedVendor, flat, hours
 
 SERIES = Series(REPORT)
@@ -116,8 +117,20 @@ def test_only_final_partitions_are_reused(tmp_path: Path):
     staging.write(SERIES, replace(final, key="open", watermark=MONDAY + 23 * HOUR))
     staging.write(SERIES, replace(PARTITION, key="provisional"))
     keys = [PARTITION.key, "open", "provisional", "absent"]
-    reusable = staging.final_partitions(SERIES, dict.fromkeys(keys, PARTITION.interval))
+    reusable = staging.final_partitions(SERIES, dict.fromkeys(keys, PARTITION.interval), Coverage())
     assert list(reusable) == [PARTITION.key]
+
+
+@pytest.mark.parametrize(("fetched_after", "is_reused"), [(-HOUR, True), (0 * HOUR, False), (HOUR, False)])
+def test_partition_that_history_doubts_is_not_reused(tmp_path: Path, fetched_after: timedelta, is_reused: bool):
+    """History makes figures provisional again when it learns that the vendor has changed them."""
+    staging = Staging(tmp_path)
+    staging.write(SERIES, replace(PARTITION, provisional_from_history=IntervalSet()))
+    doubted = IntervalSet([hours(22, 24)])
+    stored = Coverage(
+        IntervalSet([hours(0, 22)]), doubted, fetch_times=(FetchTime(doubted, PARTITION.fetched_at + fetched_after),)
+    )
+    assert bool(staging.final_partitions(SERIES, {PARTITION.key: PARTITION.interval}, stored)) is is_reused
 
 
 def test_replaced_file_is_never_read_as_the_old_one(tmp_path: Path):
@@ -141,7 +154,7 @@ def test_partition_staged_for_another_interval_is_absent(tmp_path: Path):
     for other in (hours(0, 7 * 24), hours(1, 25), hours(0, 23)):
         assert staging.read(SERIES, PARTITION.key, other) is None
         assert staging.stored_keys(SERIES, {PARTITION.key: other}) == []
-        assert staging.final_partitions(SERIES, {PARTITION.key: other}) == {}
+        assert staging.final_partitions(SERIES, {PARTITION.key: other}, Coverage()) == {}
     assert staging.stored_keys(SERIES, {PARTITION.key: PARTITION.interval}) == [PARTITION.key]
 
 

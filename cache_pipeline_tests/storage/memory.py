@@ -172,10 +172,12 @@ class MemoryHistory:
         for each in replacement.fetch_times:
             if newer := IntervalSet(
                 part
-                for metric in metrics
-                for known in stored.coverage.get(metric, Coverage()).fetch_times
-                if known.at > each.at
-                for part in known.intervals & each.intervals
+                for coverage in (stored.coverage.get(metric, Coverage()) for metric in metrics)
+                for known in coverage.fetch_times
+                if known.at >= each.at
+                for part in known.intervals
+                & each.intervals
+                & (each.intervals if known.at > each.at else replacement.final & coverage.provisional)
             ):
                 raise NewerDataPresent(newer)
         _merge_rows(stored, replacement)

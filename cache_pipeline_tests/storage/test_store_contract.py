@@ -68,7 +68,7 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
 
 
 def read(stores: Stores, interval: Interval = WHOLE_DAY, series: Series = SERIES) -> pa.Table:
-    return stores.history.read(series, hours(0, 1), columns_of(series.report))
+    return stores.history.read(series, interval, columns_of(series.report))
 
 
 def query(interval: Interval = DAY, series: Series = SERIES, age: timedelta = timedelta(0)) -> LedgerRequest:
@@ -179,6 +179,17 @@ def test_older_rows_never_replace_newer_ones(stores: Stores):
     assert refused.value.intervals == IntervalSet([hours(3, 6)])
     assert read(stores).equals(before[0])
     assert stores.history.coverage(SERIES, WHOLE_DAY) == before[1]
+
+
+def test_doubted_figures_become_final_only_by_a_later_look(stores: Stores):
+    stores.history.replace(replacement(None, hours(0, 12), fetched_at=NOW))
+    with pytest.raises(NewerDataPresent) as refused:
+        stores.history.replace(replacement(hours(6, 18), offered=2, fetched_at=NOW))
+    assert refused.value.intervals == IntervalSet([hours(6, 12)])
+    stores.history.replace(replacement(hours(12, 18), hours(0, 12), offered=2, fetched_at=NOW))
+    assert stores.history.coverage(SERIES).final == IntervalSet([hours(12, 18)])
+    stores.history.replace(replacement(hours(6, 18), offered=3, fetched_at=NOW + HOUR))
+    assert stores.history.coverage(SERIES).final == IntervalSet([hours(6, 18)])
 
 
 def test_watermark_never_goes_back(stores: Stores):

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import NewerDataPresent
+from cache_pipeline.storage.base import NewerDataPresent, Replacement
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange, text_array
 
@@ -18,8 +18,10 @@ _SELECT_NEWER = SQL(
     """
     SELECT {bounds}::text FROM (
         SELECT coalesce(range_agg(part), '{{}}') AS newer
-        FROM cache_pipeline_state.fetch_time AS f, unnest(f.intervals * {intervals}) AS part
-        WHERE f.series = {series} AND f.metrics && {metrics} AND f.fetched_at > {at} AND f.intervals && {intervals}
+        FROM cache_pipeline_state.fetch_time AS f
+        JOIN cache_pipeline_state.coverage AS c USING (series, metrics),
+        unnest(f.intervals * CASE WHEN f.fetched_at > {at} THEN {intervals} ELSE {final} * c.provisional END) AS part
+        WHERE f.series = {series} AND f.metrics && {metrics} AND f.fetched_at >= {at} AND f.intervals && {intervals}
     ) AS newer_parts
     """
 )
@@ -42,14 +44,20 @@ _RECORD = (
 )
 
 
-def refuse_older(cursor: Any, series: Series, fetch_times: Iterable[FetchTime]) -> None:
-    """Refuse rows if history holds newer figures of one of their metrics.
+def refuse_older(cursor: Any, replacement: Replacement) -> None:
+    """Refuse rows if history holds newer figures of one of their metrics, or has doubted these very ones since.
+
+    Figures that were stored as final and are provisional by now have changed at the vendor; the same answer stored once more, for
+    example from a staged file, must not make them final.
 
     Raises:
-        NewerDataPresent: Part of what is stored was requested later.
+        NewerDataPresent: Part of what is stored was requested later, or is provisional although rows of that time said final.
     """
-    for each in fetch_times:
-        query = _SELECT_NEWER.format(bounds=bounds_as_json(Identifier("newer")), **_values(series, each))
+    for each in replacement.fetch_times:
+        final = multirange(replacement.final & each.intervals)
+        query = _SELECT_NEWER.format(
+            bounds=bounds_as_json(Identifier("newer")), final=final, **_values(replacement.series, each)
+        )
         cursor.execute(query.as_string())
         if newer := intervals_of(cursor.fetchone()[0]):
             raise NewerDataPresent(newer)

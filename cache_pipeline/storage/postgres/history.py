@@ -204,7 +204,7 @@ class PostgresHistory:
         entries that the rows answer are closed in the same transaction.
 
         Raises:
-            NewerDataPresent: Part of what is stored was requested later than these rows.
+            NewerDataPresent: Part of what is stored was requested later than these rows, or has been doubted since.
             LeaseLost: Another process has taken over an entry that the rows come from.
             DeclarationConflict: A column of the table has another type than the rows.
         """
@@ -215,7 +215,7 @@ class PostgresHistory:
                 SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
             )
             _refuse_lost_claims(cursor, replacement.claims)
-            refuse_older(cursor, series, replacement.fetch_times)
+            refuse_older(cursor, replacement)
             others = take_over_metrics(cursor, series, covered)
             record_fetch_times(cursor, series, replacement.fetch_times)
             if replacement.rows.num_rows:
