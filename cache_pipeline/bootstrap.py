@@ -24,13 +24,19 @@ from cache_pipeline.query.declarations import (
 )
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measure_columns import find_measure_problems
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, find_invalid_names
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.vendors.declaration_rules import find_live_problems, find_vendor_problems, use_row_keys
+from cache_pipeline.vendors.declaration_rules import (
+    find_live_problems,
+    find_vendor_problems,
+    use_row_keys,
+    use_vendor_measures,
+)
 from cache_pipeline.vendors.registry import (
     find_vendor,
     has_vendor,
@@ -115,8 +121,11 @@ class Declarations:
         return declared, live
 
     def complete(self, report: Report) -> Report:
-        """Return a report with what it leaves out: its account, if its vendor has only one, and the key of its rows."""
-        return self._name_account(use_row_keys(report))
+        """Return a report with what it leaves out.
+
+        That is its account, if its vendor has only one, the key of its rows, and the vendor's measures.
+        """
+        return use_vendor_measures(self._name_account(use_row_keys(report)))
 
     def _name_account(self, report: AnyReport) -> AnyReport:
         accounts = self._accounts.get(report.platform, [])
@@ -145,6 +154,7 @@ class Declarations:
             for column, problem in find_invalid_names(columns):
                 yield "group_by" if column.kind is ColumnKind.dimension else "metrics", problem
             yield from find_publication_problems(report, columns)
+            yield from find_measure_problems(report.measures, columns)
 
     def _find_account_problem(self, report: Report | LiveReport) -> Iterator[tuple[str, str]]:
         accounts = self._accounts.get(report.platform, [])

@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,8 @@ from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measure_columns import choose_measures
+from cache_pipeline.query.measures import Measure
 from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.payload import QueryPayload, find_report_for, read_filter
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
@@ -49,6 +51,7 @@ class ParsedQuery:
         refresh: Whether to fetch provisional figures from the vendor again, however fresh they are.
         names: Which names the answer has beside ids; None for none.
         has_safe_text: Whether CSV is written so that no text of it is a spreadsheet's formula.
+        measures: The measures that the answer has after its columns, by name.
     """
 
     resolved: QueryRequest
@@ -56,6 +59,7 @@ class ParsedQuery:
     refresh: bool = False
     names: NameTime | None = None
     has_safe_text: bool = False
+    measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
 
     @property
     def report(self) -> Report:
@@ -109,11 +113,15 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
     """
     columns = service.columns(report)
     resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
-    names = request.get("names")
+    names, wanted = request.get("names"), request.get("measures") or ()
+    requested = resolved.requested
+    measures = choose_measures(wanted, requested.measures, service.columns(requested)) if wanted else {}
+    parsed = _check_limits(service, resolved, max_buckets)
     return replace(
-        _check_limits(service, resolved, max_buckets),
+        parsed,
         names=NAME_TIMES[names] if names else None,
         has_safe_text=request.get("csv") == SAFE_CSV,
+        measures=measures,
     )
 
 
@@ -172,8 +180,8 @@ def read_overrides(request: Mapping[str, Any], report: Report) -> QueryOverrides
         InvalidQuery: The filter is invalid.
     """
 
-    def names(field: str) -> tuple[str, ...] | None:
-        return tuple(request[field]) if request.get(field) is not None else None
+    def names(name: str) -> tuple[str, ...] | None:
+        return tuple(request[name]) if request.get(name) is not None else None
 
     return QueryOverrides(
         group_by=names("group_by"),

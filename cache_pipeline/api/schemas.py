@@ -174,6 +174,12 @@ NAMES_DESCRIPTION = (
 )
 
 
+MEASURES_DESCRIPTION = (
+    "Add a column for each of these measures of the report, such as average_handle_time, computed from the sums of each row of "
+    "the answer"
+)
+
+
 class QueryBody(_Schema):
     """A query for a report."""
 
@@ -206,6 +212,17 @@ class QueryBody(_Schema):
     )
     names: Literal["current", "then", "true"] | None = Field(None, description=NAMES_DESCRIPTION)
     csv: Literal["safe"] | None = Field(None, description=CSV_DESCRIPTION)
+    measures: _Names | None = Field(None, description=MEASURES_DESCRIPTION)
+
+
+class MeasureInfo(_Schema):
+    """A measure of a report."""
+
+    name: str
+    label: str = Field(description="Its name for people")
+    formula: str = Field(description="A sum of columns, or one divided by another; null if the divisor is zero")
+    kind: str = Field(description="count, share (0 to 1), duration (milliseconds) or number")
+    description: str
 
 
 class ReportInfo(_Schema):
@@ -218,6 +235,7 @@ class ReportInfo(_Schema):
     time_zone: str
     group_by: list[str]
     metrics: list[str]
+    measures: list[MeasureInfo]
     start: str = Field(description="First day that can be queried")
     freshness_seconds: int = Field(description="How old provisional figures may become before they are refetched")
     href: str = Field(description="Path to query the report")

@@ -26,6 +26,7 @@ from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.cli.output import CsvOptions, OutputFormat, choose_format, render_binary, render_text
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.measure_columns import add_measures, choose_measures, measure_columns
 from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
@@ -159,6 +160,7 @@ def _month(plan: Plan) -> str:
     type=click.Choice(list(NameTime)),
     help="Add names after ids: current ones, or those at the time of the figures (then).",
 )
+@click.option("--measures", metavar="NAMES", help="Add comma-separated measures of the report, such as abandon_rate.")
 @click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
 @click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
 @click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
@@ -175,6 +177,7 @@ def query_command(
     format_name: str | None,
     output: Path | None,
     names: str | None,
+    measures: str | None,
     local_time: bool,
     bom: bool,
     whole_numbers: bool,
@@ -187,16 +190,24 @@ def query_command(
     settings = read_settings()
     declared = load_reports(settings)
     request = _resolve(declared, report, interval, overrides)
+    columns = report_columns(request.requested)
+    wanted = [name.strip() for name in (measures or "").split(",") if name.strip()]
+    chosen_measures = choose_measures(wanted, request.requested.measures, columns)
     settings.required_postgres_url()
     answer = asyncio.run(_hot_answer(settings, request))
     if answer is None:
         migrate_history(settings, declared)
         answer = asyncio.run(_answer(settings, declared, request))
-    columns = report_columns(request.requested)
     if names is not None:
         with open_stored_names(settings) as stored:
             answer = stored.add_to_answer(request.requested, columns, answer, NameTime(names))
             columns = stored.columns(request.requested, columns)
+    if chosen_measures:
+        from cache_pipeline.storage.answer import read_rows, replace_rows
+
+        rows = read_rows(answer.body, columns) if answer.rows is None else answer.rows
+        answer = replace_rows(answer, add_measures(rows, chosen_measures))
+        columns = (*columns, *measure_columns(chosen_measures))
     _write(chosen, answer.body, columns, options, output)
 
 

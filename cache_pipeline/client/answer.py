@@ -152,6 +152,7 @@ def query_body(
     time_zone: str | None,
     filters: Mapping[str, Any] | None,
     names: str | None = None,
+    measures: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the body of a query. Arguments that are None keep the report's declaration."""
     fields = {
@@ -162,6 +163,7 @@ def query_body(
         "timeZone": time_zone,
         "filters": dict(filters) if filters is not None else None,
         "names": names,
+        "measures": list(measures) if measures is not None else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -257,8 +259,8 @@ def _parse_date(value: str) -> datetime:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def result_path(progress: ProgressReport, names: str | None = None) -> str:
-    """Return the path of a finished job's answer, with names if the query asked for them: the job is the same without.
+def result_path(progress: ProgressReport, names: str | None = None, measures: Sequence[str] | None = None) -> str:
+    """Return the path of a finished job's answer, with the names and measures that were asked for: the job is the same without.
 
     Raises:
         ClientJobFailed: The job has no answer.
@@ -266,7 +268,9 @@ def result_path(progress: ProgressReport, names: str | None = None) -> str:
     if progress.result is None:
         problem = progress.problem or {"detail": f"the job was {progress.state}"}
         raise ClientJobFailed(int(problem.get("status", 502)), problem)
-    return progress.result if names is None else str(httpx.URL(progress.result).copy_set_param("names", names))
+    added = {"names": names, "measures": ",".join(measures) if measures else None}
+    parameters = {name: value for name, value in added.items() if value is not None}
+    return str(httpx.URL(progress.result).copy_merge_params(parameters)) if parameters else progress.result
 
 
 def _unexpected(response: httpx.Response) -> UnexpectedResponse:

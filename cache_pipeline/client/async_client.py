@@ -65,10 +65,11 @@ class AsyncClient:
         time_zone: str | None = None,
         filters: Mapping[str, Any] | None = None,
         names: Literal["current", "then"] | None = None,
+        measures: Sequence[str] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer; arguments and errors are those of `Client.query`."""
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures)
         return await self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     async def _run(self, steps: Steps[T]) -> T:

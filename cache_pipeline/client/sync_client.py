@@ -66,6 +66,7 @@ class Client:
         time_zone: str | None = None,
         filters: Mapping[str, Any] | None = None,
         names: Literal["current", "then"] | None = None,
+        measures: Sequence[str] | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer, waiting for it within the timeout.
@@ -81,6 +82,7 @@ class Client:
             time_zone: IANA time zone of days and hours.
             filters: Which rows to include.
             names: Add names after ids: ``current`` ones, or those at the time of the figures (``then``).
+            measures: Measures of the report to add, by name.
             on_progress: Called with the progress of the job, if there is one.
 
         Raises:
@@ -93,7 +95,7 @@ class Client:
             httpx.TransportError: The API cannot be reached. A connection that breaks later is opened again within the
                 timeout; all repetitions of a query follow one job.
         """
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures)
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:

@@ -26,6 +26,7 @@ from cache_pipeline.errors import QueryError
 from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import FIRST_YEAR, LAST_YEAR
+from cache_pipeline.query.measures import Measure, Measures
 from cache_pipeline.query.zones import clock_change_granularity, time_zone
 
 #: The account of a report that names none, if the settings do not say otherwise.
@@ -274,6 +275,11 @@ class Report(BaseModel, frozen=True):
     )
     group_by: Names = Field(description="Dimensions, in any order; [] for reports with `rows`")
     metrics: Annotated[Names, Field(min_length=1, description="Metrics, in any order")]
+    measures: Measures = Field(
+        default_factory=dict[str, Measure | None],
+        description="Figures that follow from sums of columns, by name, beside those that the vendor defines: a formula such as "
+        "`t_handle_sum / t_handle_count`, or a formula with kind, label and description; null takes one of the vendor's away",
+    )
     volume_metric: str | None = Field(None, description="The metric that counts arrivals, used for totals by day")
     filters: Filter = Field(default_factory=Filter, description="Rows to include; default: all")
     time_zone: Annotated[str, AfterValidator(_normalize_zone)] = Field(

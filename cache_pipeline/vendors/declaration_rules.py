@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measure_columns import with_default_measures
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.vendors.registry import find_vendor, has_vendor, vendor_names
 from cache_pipeline.vendors.spec import VendorSpec
@@ -15,6 +16,15 @@ def use_row_keys(report: Report) -> Report:
     """Return a report of single rows with the dimensions that identify them as its `group_by`; others unchanged."""
     rules = find_vendor(report.platform).rows.get(report.rows or "") if has_vendor(report.platform) else None
     return report.model_copy(update={"group_by": rules.key}) if rules and not report.group_by else report
+
+
+def use_vendor_measures(report: Report) -> Report:
+    """Return a report with the measures of its vendor that its columns allow, before its own; unchanged if it has mistakes."""
+    if not has_vendor(report.platform) or report.rows or any(find_vendor_problems(report)):
+        return report
+    vendor = find_vendor(report.platform)
+    measures = with_default_measures(report.measures, vendor.measures, vendor.adapter.columns(report))
+    return report.model_copy(update={"measures": measures})
 
 
 def find_vendor_problems(report: Report) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, model_validator
 
 from cache_pipeline.check_result import CheckResult
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measures import Measure
 from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
@@ -255,6 +256,7 @@ class VendorSpec(Generic[AccountT]):
         live: The kinds of live reports, by query type; empty if the vendor does not tell of the present.
         payload_examples: Examples of such a query for the HTTP API's description, by name.
         refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
+        measures: The measures of its figures by name, as the vendor defines them; a report has those its columns allow.
         example: The fields ``query_type``, ``group_by``, ``metrics`` and ``volume_metric`` of an example report.
     """
 
@@ -277,6 +279,7 @@ class VendorSpec(Generic[AccountT]):
     read_lookup: ReadLookup | None = None
     live: Mapping[str, LiveKind] = field(default_factory=dict[str, LiveKind])
     payload_examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
     refetch_window: timedelta | None = None
     example: Mapping[str, str] = field(default_factory=dict[str, str])
 

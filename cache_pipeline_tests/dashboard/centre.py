@@ -9,6 +9,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.storage.published import EdgeTier
+from cache_pipeline.vendors.declaration_rules import use_vendor_measures
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.query.declared import declared
 
@@ -18,21 +19,25 @@ TODAY = datetime(2026, 11, 24, tzinfo=UTC)
 NOW = TODAY + 9 * HOUR
 QUEUES = ("billing", "orders", "returns")
 METRICS = ["offered", "answered", "abandoned", "answeredWithinTarget", "waitMs", "handleMs"]
-HOURLY = declared(name="queue_hour", time_zone="UTC", metrics=METRICS)
-DAILY = declared(name="queue_day", time_zone="UTC", granularity="P1D", group_by=["queueId"], metrics=METRICS)
-CONVERSATIONS = Report.model_validate(
-    {
-        "name": "conversation_day",
-        "description": "Conversations by medium",
-        "platform": "genesys",
-        "query_type": "conversations",
-        "granularity": "P1D",
-        "time_zone": "UTC",
-        "group_by": ["mediaType"],
-        "metrics": ["nOffered", "nTransferred", "tHandle", "tAcw"],
-        "partition": "day",
-        "start": "2026-01-01",
-    }
+HOURLY = use_vendor_measures(declared(name="queue_hour", time_zone="UTC", metrics=METRICS))
+DAILY = use_vendor_measures(
+    declared(name="queue_day", time_zone="UTC", granularity="P1D", group_by=["queueId"], metrics=METRICS)
+)
+CONVERSATIONS = use_vendor_measures(
+    Report.model_validate(
+        {
+            "name": "conversation_day",
+            "description": "Conversations by medium",
+            "platform": "genesys",
+            "query_type": "conversations",
+            "granularity": "P1D",
+            "time_zone": "UTC",
+            "group_by": ["mediaType"],
+            "metrics": ["nOffered", "nTransferred", "tHandle", "tAcw"],
+            "partition": "day",
+            "start": "2026-01-01",
+        }
+    )
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
@@ -42,10 +41,13 @@ from cache_pipeline.api.response_headers import answer_headers, etag_matches, fo
 from cache_pipeline.api.routes.jobs import show_job
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measure_columns import add_measures, measure_columns
+from cache_pipeline.query.measures import label_of
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.service.live_answers import live_columns
 from cache_pipeline.service.names import Names
+from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.base import MAX_HOT_BYTES
 from cache_pipeline.storage.job import JobState
@@ -95,7 +97,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv")
+_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv", "measures")
 #: What of them changes only how an answer is written.
 _PRESENTATION = ("names", "csv")
 
@@ -143,6 +145,9 @@ def _query_from_url(
     ] = None,
     names: Annotated[Literal["current", "then", "true"] | None, Query(description=schemas.NAMES_DESCRIPTION)] = None,
     csv: Annotated[Literal["safe"] | None, Query(description=schemas.CSV_DESCRIPTION)] = None,
+    measures: Annotated[
+        str | None, Query(description=f"{schemas.MEASURES_DESCRIPTION}; comma-separated", max_length=2000)
+    ] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -153,6 +158,7 @@ def _query_from_url(
         "filters": parse_filters(filters),
         "names": names,
         "csv": csv,
+        "measures": parse_list(measures),
     }
 
 
@@ -336,8 +342,13 @@ async def answer_response(
 ) -> Response:
     """Return an answer in the requested format, or 304 if the caller already has it."""
     served = await _with_names(query_service, query, served)
-    requested = query.resolved.requested
-    columns = partial(query_service.report_service.columns, requested)
+    if query.measures:
+        served = replace(served, answer=await asyncio.to_thread(_add_measures, query_service, query, served.answer))
+
+    def columns() -> Sequence[Column]:
+        declared = query_service.report_service.columns(query.resolved.requested)
+        return (*declared, *measure_columns(query.measures))
+
     return await _answer(query_service, query.report, columns, served, preferences, has_safe_text=query.has_safe_text)
 
 
@@ -374,6 +385,12 @@ async def _answer(
         # Starlette takes each part from the generator in a thread.
         return StreamingResponse(parts, headers=headers)
     return Response(await asyncio.to_thread(b"".join, parts), headers=headers)
+
+
+def _add_measures(query_service: QueryService, query: ParsedQuery, answer: Answer) -> Answer:
+    columns = query_service.report_service.columns(query.resolved.requested)
+    rows = read_rows(answer.body, columns) if answer.rows is None else answer.rows
+    return replace_rows(answer, add_measures(rows, query.measures))
 
 
 async def _with_names(query_service: QueryService, query: ParsedQuery, served: ServedAnswer) -> ServedAnswer:
@@ -416,6 +433,17 @@ def _info(report: Report) -> schemas.ReportInfo:
         "time_zone": report.time_zone,
         "group_by": list(report.group_by),
         "metrics": list(report.metrics),
+        "measures": [
+            {
+                "name": name,
+                "label": label_of(name, measure),
+                "formula": measure.formula,
+                "kind": measure.kind,
+                "description": measure.description,
+            }
+            for name, measure in report.measures.items()
+            if measure is not None
+        ],
         "start": report.start.isoformat(),
         "freshness_seconds": int(report_freshness(report).total_seconds()),
         "href": f"/v1/reports/{report.name}",

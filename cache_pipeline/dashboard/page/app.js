@@ -39,8 +39,8 @@ const title = name => name.replaceAll('_', ' ').replace(/^./, letter => letter.t
 
 /** The data set with the most measures; between equals the one with the coarser granularity, which is smaller. */
 function defaultDataset() {
-  const scored = Object.entries(manifest.datasets).map(([name, { columns, granularity }]) =>
-    ({ name, score: Math.min(availableMeasures(columns).filter(({ hidden }) => !hidden).length, TILES), day: /^P\d/.test(granularity) }))
+  const scored = Object.entries(manifest.datasets).map(([name, dataset]) =>
+    ({ name, score: Math.min(availableMeasures(dataset).filter(({ hidden }) => !hidden).length, TILES), day: /^P\d/.test(dataset.granularity) }))
   return scored.sort((a, b) => b.score - a.score || b.day - a.day || (a.name < b.name ? -1 : 1))[0]?.name
 }
 
@@ -156,8 +156,8 @@ async function show() {
   byId('description').textContent = dataset.description
   banner(...freshness(dataset, days))
   if (days.last === null) return showError(new Error('The data set has no published day yet: run its backfill.'))
-  const measures = availableMeasures(dataset.columns)
-  if (!measures.length) return showError(new Error(`This page supports none of the data set’s columns: ${dataset.columns.join(', ')}.`))
+  const measures = availableMeasures(dataset)
+  if (!measures.length) return showError(new Error(`The data set has no measure: declare measures of its columns (${dataset.columns.join(', ')}), and publish it again.`))
   const dimensions = dataset.columns.filter(column => (dataset.dimensions ?? []).includes(column))
   const dimension = dimensions.includes(state.dimension) ? state.dimension : dimensions.find(column => column.startsWith('queue')) ?? dimensions[0] ?? null
   const spans = period(days)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from cache_pipeline.query.measure_columns import measures_of
+from cache_pipeline.query.measures import Measure, Sum, describe_measure
 from cache_pipeline.query.names import name_column, with_name_columns
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
@@ -149,7 +151,13 @@ def report_view(report: Report, columns: Sequence[Column], tenant: str, lookups:
         "Whether the vendor has stopped changing the row, apart from corrections; false: provisional or not fetched with all"
         " metrics yet, and due to be fetched",
     )
-    return ReportView(Series(report, tenant), (*bucket, *described, final))
+    shown = {column.name for column in (*bucket, *described)}
+    measures = [
+        _measure_column(name, measure, described)
+        for name, measure in measures_of(report.measures, columns).items()
+        if name not in shown
+    ]
+    return ReportView(Series(report, tenant), (*bucket, *described, *measures, final))
 
 
 def _columns_of(column: Column, report: Report) -> list[ViewColumn]:
@@ -177,6 +185,24 @@ def _name_column(name: str, ids: str, lookup: str, scope: NameScope) -> ViewColu
     )
     expression = SQL("coalesce({}, {})").format(latest, _of_row(ids))
     return ViewColumn(name, expression, f"Latest name of {ids}; the id itself if it has no name")
+
+
+def _measure_column(name: str, measure: Measure, described: Sequence[ViewColumn]) -> ViewColumn:
+    """Return a measure of each row. A group of rows needs the formula in the comment again, over the sums of its columns."""
+    shown = {column.name: column.expression for column in described}
+
+    def total(terms: Sum) -> Composable:
+        # A row's figures may be large integers, and their quotient must not be one.
+        signs = {1: SQL(" + "), -1: SQL(" - ")}
+        return SQL("(0::float8{})").format(
+            SQL("").join(Composed([signs[sign], shown[column]]) for column, sign in terms)
+        )
+
+    value = total(measure.over)
+    if measure.under:
+        value = SQL("({} / nullif({}, 0))").format(value, total(measure.under))
+    comment = f"{describe_measure(measure)}; of several rows: the same formula over sums of its columns"
+    return ViewColumn(name, value, comment)
 
 
 def _instant_columns(name: str, comment: str, report: Report) -> list[ViewColumn]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.measures import label_of
 from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
@@ -23,7 +24,7 @@ from cache_pipeline.storage.published.files import (
     read_verified_rows,
     restrict_rows,
 )
-from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
+from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, PublishedMeasure, UnreadableManifest
 from cache_pipeline.storage.published.object_store import EdgeStore
 from cache_pipeline.telemetry.spans import span
 
@@ -173,6 +174,7 @@ class EdgeTier:
             time_zone=report.time_zone,
             columns=tuple(columns),
             dimensions=tuple(dimension_names(published)),
+            measures=_published_measures(report, columns),
             min_cell_count=published.publish.min_cell_count,
             complete_from=None,
             complete_through=None,
@@ -241,3 +243,20 @@ def _provisional_parts(rows_by_interval: Rows, not_final: IntervalSet | datetime
 
 def _absorbed_partitions(target: PartitionFile) -> set[str]:
     return {file.partition for file in target.current_files} - {target.partition}
+
+
+def _published_measures(report: Report, columns: Sequence[str]) -> tuple[PublishedMeasure, ...]:
+    """Return the measures of a report that some published columns allow."""
+    return tuple(
+        PublishedMeasure(
+            name=name,
+            label=label_of(name, measure),
+            kind=measure.kind,
+            description=measure.description,
+            better=measure.better,
+            over=dict(measure.over),
+            under=dict(measure.under),
+        )
+        for name, measure in report.measures.items()
+        if measure is not None and set(columns).issuperset(measure.columns)
+    )

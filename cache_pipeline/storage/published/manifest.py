@@ -51,6 +51,20 @@ class DataFile(BaseModel, frozen=True):
         return IntervalSet(Interval.parse(part) for part in self.provisional)
 
 
+class PublishedMeasure(BaseModel, frozen=True):
+    """A measure that the published columns allow: a sum of columns, or one divided by another, of sums over any rows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    label: str = Field(description="Its name for people")
+    kind: str = Field(description="count, share (0 to 1), duration (milliseconds) or number")
+    description: str
+    better: int = Field(description="1: more is better, -1: less is, 0: neither")
+    over: dict[str, int] = Field(description="The columns of the sum, each with the factor 1 or -1")
+    under: dict[str, int] = Field(description="The same of the sum that it is divided by; empty if it is not")
+
+
 class DataSet(BaseModel, frozen=True):
     """One published report."""
 
@@ -62,6 +76,7 @@ class DataSet(BaseModel, frozen=True):
     time_zone: str = Field(description="IANA time zone of buckets, days and months")
     columns: tuple[str, ...]
     dimensions: tuple[str, ...] = Field(default=(), description="Columns that identify the group of a row")
+    measures: tuple[PublishedMeasure, ...] = Field(default=(), description="In the order in which they are shown")
     min_cell_count: int | None = Field(
         default=None, description="The metrics of rows with fewer events are withheld (null)"
     )

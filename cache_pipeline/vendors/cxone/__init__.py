@@ -2,6 +2,7 @@
 
 from cache_pipeline.vendors.cxone.account import CxoneAccount, find_addresses
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
+from cache_pipeline.vendors.cxone.measures import MEASURES
 from cache_pipeline.vendors.cxone.permission_check import check_permissions
 from cache_pipeline.vendors.cxone.tenant_discovery import discover_cxone
 from cache_pipeline.vendors.spec import RowRules, VendorSpec
@@ -23,6 +24,7 @@ VENDOR = VendorSpec(
     login_remedy="they are an enabled access key's id and secret",
     discover=discover_cxone,
     check_permissions=check_permissions,
+    measures=MEASURES,
     example={
         "query_type": "conversations",
         "group_by": "[queueId]",

@@ -6,6 +6,7 @@ from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresse
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.dialect import DIALECT
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
+from cache_pipeline.vendors.genesys.measures import MEASURES
 from cache_pipeline.vendors.genesys.observations import LIVE_KINDS
 from cache_pipeline.vendors.genesys.organisation_facts import read_organisation_facts
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
@@ -30,6 +31,7 @@ VENDOR = VendorSpec(
     live=LIVE_KINDS,
     # Settled figures are rewritten after 48 hours.
     refetch_window=timedelta(days=3),
+    measures=MEASURES,
     example={
         "query_type": "conversations",
         "group_by": "[queueId]",

@@ -3,6 +3,7 @@
 from cache_pipeline.upstream.dialect import Dialect
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline.vendors.reportdata.lookups import LOOKUPS, read_lookup
+from cache_pipeline.vendors.reportdata.measures import MEASURES
 from cache_pipeline.vendors.reportdata.query_payload import PAYLOAD_EXAMPLES, read_guide
 from cache_pipeline.vendors.spec import AddressedAccount, VendorSpec
 
@@ -17,6 +18,7 @@ VENDOR = VendorSpec(
     lookups=LOOKUPS,
     read_lookup=read_lookup,
     payload_examples=PAYLOAD_EXAMPLES,
+    measures=MEASURES,
     example={
         "query_type": "queue-performance",
         "group_by": "[queueId]",
