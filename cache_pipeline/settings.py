@@ -161,6 +161,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
             request after 30 or 60 seconds.
         token_seconds: Lifetime of an access token that a key was exchanged for. The default is that of the vendors, whose
             clients log in once and do not renew it.
+        push: Whether one of the API's processes follows the vendor's own notifications of changes, where the vendor has them, so
+            that live reports are fresh to a second.
     """
 
     auth: Literal["keys", "off"] = "keys"
