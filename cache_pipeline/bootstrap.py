@@ -321,6 +321,7 @@ def _upstream_config(account_id: str, account: VendorAccount, vendor: VendorSpec
             monthly_requests=account.monthly_requests,
             job_seconds=account.job_deadline_seconds,
         ),
+        proxy=account.proxy,
         organisation=account.organisation,
     )
 

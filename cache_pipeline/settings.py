@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
     Secret,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -95,6 +97,8 @@ class VendorAccount(BaseModel, frozen=True):
         pause_seconds: How long a client pauses after a 429 without Retry-After (G16).
         job_deadline_seconds: A query that is not finished this long after it was submitted is abandoned, cancelled if the vendor
             supports it, and submitted again.
+        proxy: The HTTP proxy through which the vendor is reached, such as ``http://user:password@proxy.example:3128``. The
+            environment's ``HTTPS_PROXY`` has no effect.
         allow_insecure_http: Allow secrets to be sent to another machine without TLS; only for a simulator on your own network.
     """
 
@@ -114,7 +118,21 @@ class VendorAccount(BaseModel, frozen=True):
     poll_policy: Literal["adaptive", "guide"] = "adaptive"
     pause_seconds: float = Field(default=60.0, ge=0)
     job_deadline_seconds: float = Field(default=1800.0, gt=0)
+    proxy: SecretStr | None = None
     allow_insecure_http: bool = False
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None:
+            try:
+                url = urlsplit(proxy.get_secret_value())
+                is_complete = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+            except ValueError:
+                is_complete = False
+            if not is_complete:
+                raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+        return proxy
 
     def urls(self) -> tuple[HttpUrl | None, ...]:
         """Return the addresses to which secrets are sent."""

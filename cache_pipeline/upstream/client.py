@@ -62,7 +62,8 @@ def create_upstream_client(
         config: Address, OAuth clients, limits and timeouts.
         redis: Holds the shared quota and the access tokens.
         quota: The quota object that this process already uses, if there is one; by default one is created.
-        transport: Sends the requests; by default a pool of at most `config.max_connections` connections with TLS verified.
+        transport: Sends the requests; by default a pool of at most `config.max_connections` connections with TLS verified, through
+            the proxy of `config` if it has one.
         login_request: Builds the login request, for vendors with their own kind of login.
         discover: Finds the addresses, for vendors with discovery.
         clock: Monotonic seconds; measures the age of tokens.
@@ -72,6 +73,7 @@ def create_upstream_client(
     timeout = httpx.Timeout(**asdict(config.timeouts))
     wire = transport or httpx.AsyncHTTPTransport(
         verify=True,
+        proxy=config.proxy.get_secret_value() if config.proxy else None,
         limits=httpx.Limits(
             max_connections=config.max_connections,
             max_keepalive_connections=config.max_connections,

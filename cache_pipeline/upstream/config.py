@@ -75,6 +75,7 @@ class UpstreamConfig(BaseModel):
     placeholder for the API's, and `login_url` may be omitted.
 
     Attributes:
+        proxy: URL of the HTTP proxy for every request, or None.
         organisation: Tells organisations at the same address apart; by default the first of the clients' ids.
     """
 
@@ -89,6 +90,7 @@ class UpstreamConfig(BaseModel):
     timeouts: Timeouts = Timeouts()
     retries: RetryPolicy = RetryPolicy()
     dialect: Dialect = COMMON_DIALECT
+    proxy: SecretStr | None = None
     organisation: str | None = None
     max_connections: Annotated[int, Field(ge=1, le=20)] = 20
 
