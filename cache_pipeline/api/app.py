@@ -166,6 +166,8 @@ def create_app(
         redoc_url=None,
         static_url="/docs/assets",
         openapi_url="/openapi.json",
+        # A redirect would repeat the Host header, which a proxy may have changed, and lose the scheme of the proxy.
+        redirect_slashes=False,
     )
     for router in _ROUTERS:
         app.include_router(router)
@@ -212,8 +214,9 @@ def _handle_errors(app: FastAPI) -> None:
     async def render_http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return problem_for(error).response()
+        remedy = "leave out the slash at the end" if _ends_in_slash(request) else "see /docs or /openapi.json"
         kind, detail = {
-            404: ("no-such-path", "no such path: see /docs or /openapi.json"),
+            404: ("no-such-path", f"no such path: {remedy}"),
             405: ("method-not-allowed", "this path does not support this method: use one of those in Allow"),
         }.get(error.status_code, ("http", error.detail))
         headers = {**(error.headers or {}), **_allow(request, error.status_code)}
@@ -233,6 +236,10 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, render_http_error)
     for kind in (CachePipelineError, Exception):
         app.add_exception_handler(kind, render_error)
+
+
+def _ends_in_slash(request: Request) -> bool:
+    return len(request.url.path) > 1 and request.url.path.endswith("/")
 
 
 def _allow(request: Request, status: int) -> dict[str, str]:

@@ -35,6 +35,8 @@ from cache_pipeline.vendors.registry import read_payload
 _JOB_TTL_TIER = "job"
 #: A field of a job's request: fetch provisional figures from the vendor again, however fresh they are.
 REFRESH = "refresh"
+#: The value of the parameter `align` that widens an interval to whole buckets.
+ALIGN_TO_BUCKETS = "buckets"
 #: The value of the parameter `csv` that disarms formulas.
 SAFE_CSV = "safe"
 NAME_TIMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
@@ -112,7 +114,13 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
         InvalidQuery: The report's rows cannot answer the query; the error names the field.
     """
     columns = service.columns(report)
-    resolved = resolve_request(report, request["interval"], read_overrides(request, report), columns)
+    resolved = resolve_request(
+        report,
+        request["interval"],
+        read_overrides(request, report),
+        columns,
+        expand=request.get("align") == ALIGN_TO_BUCKETS,
+    )
     names, wanted = request.get("names"), request.get("measures") or ()
     requested = resolved.requested
     measures = choose_measures(wanted, requested.measures, service.columns(requested)) if wanted else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,16 @@ from cache_pipeline.storage.known_errors import known_error
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _TYPES = "urn:cache-pipeline:problem:"
+
+
+class _ProblemResponse(JSONResponse):
+    """Problem details. Their text may quote a request, in which JSON allows half of a surrogate pair; UTF-8 does not."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        # In a JSON string, the backslash and what follows it are the escape of the same character.
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 # Not frozen, because exception handlers may set the traceback, as Starlette does after each response.
@@ -56,7 +67,7 @@ class Problem(CachePipelineError):
     def response(self) -> JSONResponse:
         """Return the response, which no cache may store."""
         headers = {"Cache-Control": "no-store", **self.headers}
-        return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
+        return _ProblemResponse(self.document(), self.status, headers)
 
 
 def error_response(error: BaseException) -> JSONResponse:

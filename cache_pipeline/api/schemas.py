@@ -165,6 +165,7 @@ _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Fi
 
 
 #: What the parameter ``names`` does.
+ALIGN_DESCRIPTION = "buckets: widen an interval that cuts a bucket to whole buckets, instead of refusing it"
 CSV_DESCRIPTION = (
     "safe: in CSV, a text that a spreadsheet would run as a formula (=, +, -, @ …) gets a leading apostrophe"
 )
@@ -212,6 +213,7 @@ class QueryBody(_Schema):
     )
     names: Literal["current", "then", "true"] | None = Field(None, description=NAMES_DESCRIPTION)
     csv: Literal["safe"] | None = Field(None, description=CSV_DESCRIPTION)
+    align: Literal["buckets"] | None = Field(None, description=ALIGN_DESCRIPTION)
     measures: _Names | None = Field(None, description=MEASURES_DESCRIPTION)
 
 

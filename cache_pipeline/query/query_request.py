@@ -74,7 +74,12 @@ class QueryRequest:
 
 
 def resolve_request(
-    report: Report, interval: str | Interval, overrides: QueryOverrides, columns: Sequence[Column]
+    report: Report,
+    interval: str | Interval,
+    overrides: QueryOverrides,
+    columns: Sequence[Column],
+    *,
+    expand: bool = False,
 ) -> QueryRequest:
     """Check a query against its report and return the request that answers it.
 
@@ -83,6 +88,7 @@ def resolve_request(
         interval: An interval, or ISO 8601 text. Ends without an offset are read in the requested time zone.
         overrides: The fields in which the query differs from the report.
         columns: The report's columns, which say what can be rolled up.
+        expand: Whether an interval that cuts a bucket is widened to whole buckets instead of refused.
 
     Raises:
         InvalidInterval: The interval is reversed, open or too long, or it cuts a bucket.
@@ -93,6 +99,8 @@ def resolve_request(
     resolved = Interval.parse(interval, parse_zone) if isinstance(interval, str) else interval
     requested = _apply_overrides(report, overrides)
     step, zone = requested.step, requested.zone
+    if expand:
+        resolved = expand_to_steps(resolved, step, zone)
     if resolved.length / step.nominal_length > MAX_BUCKETS:
         raise InvalidInterval(
             f"interval {resolved} has more than {MAX_BUCKETS:,} buckets of {requested.granularity}: ask for a shorter "

@@ -178,3 +178,25 @@ async def test_csv_is_safe_for_spreadsheets_on_request(open_api, postgres_databa
         assert (await api.http.get(f"{URL}&csv=safe")).json() == (await api.http.get(URL)).json()
         refused = await api.http.get(f"{URL}&csv=unsafe", headers=accept)
         assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "query.csv")
+
+
+async def test_interval_is_widened_to_buckets_on_request(open_api):
+    async with open_api() as api:
+        api.start_worker()
+        wait, base = {"Prefer": "wait=20"}, "/v1/reports/queue_hour"
+        cut = "2026-01-05T07:19:09.254Z/2026-01-05T13:19:09.254Z"
+        assert (await api.http.get(f"{base}?interval={cut}", headers=wait)).status_code == 422
+        by_url = await api.http.get(f"{base}?interval={cut}&align=buckets", headers=wait)
+        assert by_url.json()["interval"] == "2026-01-05T07:00:00Z/2026-01-05T14:00:00Z"
+        by_day = {"interval": cut, "align": "buckets", "granularity": "P1D", "timeZone": "UTC"}
+        answer = await api.http.post(base, json=by_day, headers=wait)
+        assert answer.json()["interval"] == DAY
+        # The present day is included up to the bucket that has begun.
+        today = await api.http.get(f"{base}?interval=2026-01-05T12:30Z/2026-01-06T12:30Z&align=buckets", headers=wait)
+        assert today.json()["interval"].startswith("2026-01-05T12:00:00Z/")
+        assert today.headers["Provisional-From"] >= "2026-01-06T11:00:00Z"
+        # A whole interval stays as it is, and before the report's start there is nothing.
+        whole = await api.http.get(f"{base}?interval={DAY}&align=buckets", headers=wait)
+        assert whole.json()["interval"] == DAY
+        early = await api.http.get(f"{base}?interval=2024-12-31T12:30Z/2025-01-01T12:30Z&align=buckets")
+        assert early.status_code == 422

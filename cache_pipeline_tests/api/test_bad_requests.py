@@ -30,6 +30,13 @@ BAD = [
     ("an unknown report", "GET", f"/v1/reports/nothing?interval={DAY}", None, 404, "queue_hour"),
     ("a path traversal as report name", "GET", f"/v1/reports/..%2f..%2fetc?interval={DAY}", None, 404, ""),
     ("an unknown path", "GET", "/v2/reports", None, 404, "openapi"),
+    ("a slash at the end", "GET", "/v1/reports/", None, 404, "leave out the slash"),
+    ("a slash after a report", "GET", f"{BASE}/?interval={DAY}", None, 404, "leave out the slash"),
+    ("a slash after a POST", "POST", "/v1/queries/", b"{}", 404, "leave out the slash"),
+    ("a slash after a page", "GET", "/docs/", None, 404, "leave out the slash"),
+    ("half a surrogate pair as field", "POST", "/v1/queries", b'{"\\ud800": 1}', 422, "is not a field"),
+    ("half a surrogate pair as text", "POST", BASE, b'{"interval": "\\udc00"}', 422, "interval"),
+    ("an unknown alignment", "GET", f"{BASE}?interval={DAY}&align=days", None, 422, "query.align"),
     ("another method", "PUT", BASE, b"{}", 405, ""),
     ("a body that is not JSON", "POST", BASE, b"{interval", 400, "not JSON"),
     ("a body that is not UTF-8", "POST", BASE, b"\xff\xfe{}", 400, "not JSON"),
@@ -62,6 +69,14 @@ async def test_bad_request_is_reported_and_not_queued(open_api):
             assert "demo-secret" not in answer.text, what
         assert (await api.query_service.jobs.counts())[JobState.queued] == 0
         assert await api.submits() == 0
+
+
+async def test_redirect_keeps_host_and_scheme(open_api):
+    async with open_api() as api:
+        for path in ("/", "/v1/reports/", "/v1/jobs/", "/operations/"):
+            answer = await api.http.get(path, headers={"Host": "elsewhere.example"})
+            assert "elsewhere.example" not in answer.headers.get("Location", "")
+            assert answer.headers.get("Location", "/").startswith("/")
 
 
 async def test_interval_beyond_vendor_retention_is_refused(open_api):

@@ -163,12 +163,11 @@ async def test_power_bi_and_grafana_requests_are_answered(documented):
 
         (source,) = snippets("yaml", "__from")
         query = yaml.safe_load(adapt(source))
-        url = (
-            query["url"]
-            .replace("${__from:date:YYYY-MM-DD}", "2026-01-05")
-            .replace("${__to:date:YYYY-MM-DD}", "2026-01-06")
-        )
-        assert (await http.get(url, headers=query["headers"])).text == answer.text
+        # "Last 6 hours" and "last 24 hours" are rarely whole days.
+        for start, end in (("06:19:09.254", "12:19:09.254"), ("00:00:00.000", "23:59:59.999")):
+            url = query["url"].replace("${__from:date:iso}", f"2026-01-05T{start}Z")
+            url = url.replace("${__to:date:iso}", f"2026-01-05T{end}Z")
+            assert (await http.get(url, headers=query["headers"])).text == answer.text
 
 
 def test_documented_commands_exist():

@@ -97,7 +97,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-_PARAMETERS = ("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv", "measures")
+_PARAMETERS = (
+    *("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv", "align", "measures"),
+)
 #: What of them changes only how an answer is written.
 _PRESENTATION = ("names", "csv")
 
@@ -148,6 +150,7 @@ def _query_from_url(
     measures: Annotated[
         str | None, Query(description=f"{schemas.MEASURES_DESCRIPTION}; comma-separated", max_length=2000)
     ] = None,
+    align: Annotated[Literal["buckets"] | None, Query(description=schemas.ALIGN_DESCRIPTION)] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -159,6 +162,7 @@ def _query_from_url(
         "names": names,
         "csv": csv,
         "measures": parse_list(measures),
+        "align": align,
     }
 
 
