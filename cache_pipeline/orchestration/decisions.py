@@ -92,8 +92,8 @@ def find_correctable_partitions(
 ) -> dict[str, Interval]:
     """Find the partitions to fetch again because the vendor may have corrected them.
 
-    Each is due once a local day while the window touches it: if history holds it, and not from a fetch of this day. One whose
-    last such day has passed without a fetch is due until it has been fetched once more.
+    Each is due once a local day while the window touches it, and once at least: if history holds it, and not from a fetch of this
+    day. One whose last such day has passed without a fetch is due until it has been fetched once more.
 
     Args:
         coverage: Coverage of the series, with the fetch times of these partitions.
@@ -106,7 +106,9 @@ def find_correctable_partitions(
     days = timedelta(days=-(-window // timedelta(days=1)))
     due: dict[str, Interval] = {}
     for key, span in partitions.items():
-        last_day = (span.end - timedelta(microseconds=1)).astimezone(zone).date() + days
+        # At least the day after the first fetch: what is fetched as soon as it has ended has not been corrected yet.
+        ended = span.end.astimezone(zone).date()
+        last_day = max((span.end - timedelta(microseconds=1)).astimezone(zone).date() + days, ended + timedelta(days=1))
         since = midnight(min(today, last_day), zone)
         if stored.covers(span) and IntervalSet([span]) - coverage.fetched_since(since):
             due[key] = span

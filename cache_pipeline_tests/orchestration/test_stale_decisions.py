@@ -1,9 +1,10 @@
 """Tests of the decisions which ranges to fetch or publish, from coverage and time."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from cache_pipeline.orchestration.decisions import (
     find_stale_time,
     find_unpublished_ranges,
 )
-from cache_pipeline.query.calendar import Step
+from cache_pipeline.query.calendar import Step, midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
@@ -188,6 +189,30 @@ def test_missed_correction_is_made_up_for_once() -> None:
     assert _correctable(fetched, "2025-06-08") == ["2025-06-03"]
     assert _correctable({**fetched, "2025-06-03": "2025-06-08T12:00"}, "2025-06-09") == []
     assert _correctable({"2025-06-02": "2025-06-30T12:00"}, "2025-06-30") == [], "a backfill long after"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_window_of_one_day_refetches_each_day_once(zone: str) -> None:
+    """A day is first fetched on the only day on which such a window touches it."""
+    own, step = ZoneInfo(zone), timedelta(hours=1)
+    first = midnight(date(2025, 10, 20), own)
+    days = {
+        f"{day}": Interval(midnight(day, own), midnight(day + timedelta(days=1), own))
+        for day in (date(2025, 10, 20) + timedelta(days=number) for number in range(16))
+    }
+    fetched, refetched = dict[str, datetime](), list[tuple[str, date]]()
+    now = first
+    while now < days["2025-11-03"].end:
+        fetched |= {key: now for key, span in days.items() if span.end < now and key not in fetched}
+        coverage = Coverage(
+            final=IntervalSet(days[key] for key in fetched),
+            fetch_times=tuple(FetchTime(IntervalSet([days[key]]), at) for key, at in fetched.items()),
+        )
+        for key in find_correctable_partitions(coverage, days, now, timedelta(days=1), own):
+            fetched[key] = now
+            refetched.append((key, now.astimezone(own).date()))
+        now += step
+    assert refetched == [(str(day), day + timedelta(days=2)) for day in map(date.fromisoformat, list(days)[:13])]
 
 
 def test_unpublished_ranges_are_oldest_first_and_bounded() -> None:
