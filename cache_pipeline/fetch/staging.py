@@ -141,7 +141,7 @@ class Staging:
             partition = _from_json(json.loads((schema.metadata or {})[_META]))
         except FileNotFoundError:
             return None
-        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
             logger.warning("%s cannot be read and counts as absent: %s", path, error)
             return None
         if (partition.query_id, partition.key, partition.interval) != (series.query_id, key, interval):

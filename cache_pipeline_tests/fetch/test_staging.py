@@ -1,5 +1,6 @@
 """Tests of staged partition files: atomic writes, reuse, and unwritable folders."""
 
+import json
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -194,7 +195,7 @@ def test_partition_fetched_for_another_series_is_refused(tmp_path: Path):
     assert staging.version(filtered) is None
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "no metadata", "old format"])
+@pytest.mark.parametrize("damage", ["empty", "text", "half", "no metadata", "old format", "other types"])
 def test_unreadable_file_counts_as_absent(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture):
     staging = Staging(tmp_path)
     path = staging.write(SERIES, PARTITION)
@@ -203,6 +204,10 @@ def test_unreadable_file_counts_as_absent(tmp_path: Path, damage: str, caplog: p
         pq.write_table(TABLE, path)
     elif damage == "old format":
         pq.write_table(TABLE.replace_schema_metadata({b"cache_pipeline": b'{"key": "2026-01-05"}'}), path)
+    elif damage == "other types":
+        metadata = pq.read_schema(path).metadata
+        staged = {**json.loads(metadata[b"cache_pipeline"]), "second_looks": []}
+        pq.write_table(TABLE.replace_schema_metadata({b"cache_pipeline": json.dumps(staged).encode()}), path)
     else:
         path.write_bytes({"empty": b"", "text": b"not a Parquet file", "half": body[: len(body) // 2]}[damage])
     assert staging.read(SERIES, PARTITION.key, PARTITION.interval) is None
