@@ -135,6 +135,10 @@ def _lines(file: IO[bytes], report: Report, columns: Mapping[str, str]) -> Itera
                 f"the extract lacks the columns {described}; it has {', '.join(headers)}. If they have other names in this "
                 "account, set its columns"
             )
+        if repeated := [header for header in found.values() if headers.count(header) > 1]:
+            raise SchemaMismatch(
+                f"the extract has several columns {', '.join(repeated)}, of which only one can be meant: remove the others"
+            )
         for line in reader:
             if None in line or None in line.values():
                 raise SchemaMismatch(
@@ -159,6 +163,7 @@ def _find_header(name: str, headers: list[str], columns: Mapping[str, str]) -> s
 
 
 def _unescape(cell: str) -> str:
+    cell = cell.strip()
     return cell[1:] if cell.startswith(_ESCAPED) else cell
 
 

@@ -326,6 +326,18 @@ async def test_headers_may_have_blanks_and_more_text() -> None:
     assert row["n_offered"] == 2
 
 
+async def test_cells_may_have_blanks() -> None:
+    blank = SEEN_LINES[2].replace("Voice,,,", "Voice, , ,")
+    (row,) = await _rows(_file(SEEN_LINES[0], " " + SEEN_LINES[1], blank), **TOTALS)
+    assert (row["n_offered"], row["n_connected"]) == (2, 1)
+
+
+async def test_column_given_twice_is_refused() -> None:
+    header = SEEN_HEADER.replace("Disposition", "Agent 1 ACD ID")
+    with pytest.raises(SchemaMismatch, match="several columns Agent 1 ACD ID"):
+        await _rows(_file(*SEEN_LINES, header=header), **TOTALS)
+
+
 async def test_column_names_are_account_settings() -> None:
     header = SEEN_HEADER.replace("ACD Call ID", "Master Contact").replace("Agent 1 ACD ID", "Agent No")
     with pytest.raises(
