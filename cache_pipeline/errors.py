@@ -7,6 +7,7 @@ CachePipelineError
 │   │   ├── InvalidQuery
 │   │   ├── UnknownReport
 │   │   ├── AnswerTooLarge
+│   │   ├── TooManyAdHocSeries
 │   │   └── DeclarationError      (query/declarations.py)
 │   ├── SettingsError
 │   │   └── PlatformNotConfigured
@@ -145,6 +146,18 @@ class AnswerTooLarge(QueryError):
     """A query whose answer has more rows or bytes than one answer may have."""
 
     problem_type = "answer-too-large"
+
+
+class TooManyAdHocSeries(QueryError):
+    """A query that no declared report holds, where no more of such queries are taken."""
+
+    problem_type = "too-many-ad-hoc-series"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"no declared report holds this query, and there are {most} other such queries already",
+            remedy="declare a report for it, or raise CACHE_PIPELINE_API__AD_HOC_SERIES",
+        )
 
 
 class UnknownReport(QueryError):

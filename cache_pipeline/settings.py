@@ -177,6 +177,9 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         vendor_paths: Whether to answer the vendors' own paths too, so that a client of a vendor only changes the host name.
         vendor_hold_seconds: How long a query on a vendor's path waits for figures that must be fetched. Proxies usually end a
             request after 30 or 60 seconds.
+        ad_hoc_series: How many different queries on those paths, that no declared report holds, are fetched and stored nevertheless;
+            those that differ only in interval and metrics count once. 0 refuses them.
+        ad_hoc_days: How long their rows are kept after the last request.
         token_seconds: Lifetime of an access token that a key was exchanged for. The default is that of the vendors, whose
             clients log in once and do not renew it.
         push: Whether one of the API's processes follows the vendor's own notifications of changes, where the vendor has them, so
@@ -196,6 +199,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     push: bool = False
     vendor_paths: bool = True
     vendor_hold_seconds: float = Field(default=25, ge=0, le=300)
+    ad_hoc_series: int = Field(default=100, ge=0)
+    ad_hoc_days: int = Field(default=7, ge=1)
     token_seconds: int = Field(default=86_400, ge=60)
 
 

@@ -32,6 +32,7 @@ from cache_pipeline.api.middleware import (
     RequestLimits,
     allowed_methods,
 )
+from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
@@ -55,10 +56,12 @@ from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.service.live_push import LivePush
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
+from cache_pipeline.storage.postgres.submitted_queries import PostgresSubmittedQueries
 from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
 from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
@@ -135,6 +138,8 @@ def create_app(
                 parse_cache=ParseCache(clock),
                 counters=ProcessCounters(RedisMetricCounts(redis, clock)),
                 idempotency=RedisIdempotencyKeys(redis),
+                ad_hoc_requests=AdHocRequests(PostgresAdHocSeries(pool, settings.required_postgres_url())),
+                submitted_queries=PostgresSubmittedQueries(pool),
                 demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
                 heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
                 check_redis=partial(check_writable, redis),
@@ -144,7 +149,12 @@ def create_app(
                 clock=clock,
             )
             app.state.query_service = query_service
-            flushing = (query_service.rate_limiter.run(), query_service.counters.run(), query_service.demand.run())
+            flushing = (
+                query_service.rate_limiter.run(),
+                query_service.counters.run(),
+                query_service.demand.run(),
+                query_service.ad_hoc_requests.run(),
+            )
             pushes = [
                 LivePush(live, report, settings.tenant).run()
                 for report in declared_live.values()

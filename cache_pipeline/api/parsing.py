@@ -16,6 +16,8 @@ from starlette.types import Scope
 
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
+from cache_pipeline.query.ad_hoc import declare_ad_hoc, read_ad_hoc
+from cache_pipeline.query.calendar import Step
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, format_instant
 from cache_pipeline.query.live_report import LiveReport
@@ -29,6 +31,7 @@ from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
+from cache_pipeline.vendors.declaration_rules import find_vendor_problems
 from cache_pipeline.vendors.registry import read_payload
 
 #: The lifetime part (G7) of a query's key when it identifies a job.
@@ -39,7 +42,11 @@ REFRESH = "refresh"
 ALIGN_TO_BUCKETS = "buckets"
 #: The value of the parameter `csv` that disarms formulas.
 SAFE_CSV = "safe"
+#: A field of a job's request: the declaration of a report that is not declared.
+AD_HOC = "ad_hoc"
 NAME_TIMES = {"current": NameTime.current, "then": NameTime.then, "true": NameTime.current}
+#: A query that no declared report holds may need this many upstream queries: two months by day.
+_MAX_AD_HOC_CHUNKS = 62
 _MAX_CACHED_URLS, _MAX_CACHED_URL_BYTES = 4_000, 1_000
 
 
@@ -54,6 +61,7 @@ class ParsedQuery:
         names: Which names the answer has beside ids; None for none.
         has_safe_text: Whether CSV is written so that no text of it is a spreadsheet's formula.
         measures: The measures that the answer has after its columns, by name.
+        ad_hoc: The declaration of its report, if that is not a declared one.
     """
 
     resolved: QueryRequest
@@ -62,6 +70,7 @@ class ParsedQuery:
     names: NameTime | None = None
     has_safe_text: bool = False
     measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
+    ad_hoc: dict[str, Any] | None = None
 
     @property
     def report(self) -> Report:
@@ -96,6 +105,8 @@ class ParsedQuery:
             request["filters"] = narrowed.filters.declaration.model_dump(mode="json", exclude_defaults=True)
         if self.refresh:
             request[REFRESH] = True
+        if self.ad_hoc is not None:
+            request[AD_HOC] = self.ad_hoc
         return request
 
 
@@ -143,6 +154,26 @@ def parse_payload(
     """
     permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
     return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
+
+
+def parse_ad_hoc(service: ReportService, payload: QueryPayload, max_buckets: int) -> ParsedQuery:
+    """Return a query that no declared report holds, of a report that is declared for it.
+
+    Raises:
+        QueryError: The vendor has no such figures, or the interval is too long.
+    """
+    declaration = declare_ad_hoc(payload, service.accounts)
+    report = read_ad_hoc(declaration)
+    for field, problem in find_vendor_problems(report):
+        raise InvalidQuery(field, problem)
+    resolved = resolve_request(report, payload.interval, payload.overrides, service.columns(report))
+    chunk = Step.parse(report.fetch.max_query_interval).nominal_length
+    if resolved.interval.length > _MAX_AD_HOC_CHUNKS * chunk:
+        raise InvalidInterval(
+            f"interval {resolved.interval} is too long for a query that no declared report holds: ask for at most "
+            f"{_MAX_AD_HOC_CHUNKS * chunk.days} days, or declare a report"
+        )
+    return replace(_check_limits(service, resolved, max_buckets), ad_hoc=declaration)
 
 
 def parse_first_payload(
@@ -224,7 +255,7 @@ def answer_url(report: str, request: Mapping[str, Any]) -> str:
     parameters: dict[str, str] = {
         name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
         for name, value in request.items()
-        if name != REFRESH
+        if name not in (REFRESH, AD_HOC)
     }
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 

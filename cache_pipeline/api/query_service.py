@@ -16,6 +16,7 @@ from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.live_stream import BoardFeeds
+from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
@@ -32,7 +33,14 @@ from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import IdempotencyKeys, JobEvents, JobStore, StatusQueries, WorkerHeartbeats
+from cache_pipeline.storage.base import (
+    IdempotencyKeys,
+    JobEvents,
+    JobStore,
+    StatusQueries,
+    SubmittedQueries,
+    WorkerHeartbeats,
+)
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
 from cache_pipeline.telemetry.propagation import current_context
@@ -100,6 +108,8 @@ class QueryService:
         counters: Counts for the metrics.
         demand: Records which queries are requested.
         idempotency: Which job an idempotency key led to.
+        ad_hoc_requests: Counts the requests for series that are not declared.
+        submitted_queries: The queries that were submitted at the vendors' own paths.
         heartbeats: The workers that are alive or lost, for the metrics.
         check_redis: Raises an error unless Redis accepts writes.
         status_queries: The status of reports and jobs, for the metrics.
@@ -124,6 +134,8 @@ class QueryService:
     counters: ProcessCounters
     demand: DemandRecorder
     idempotency: IdempotencyKeys
+    ad_hoc_requests: AdHocRequests
+    submitted_queries: SubmittedQueries
     heartbeats: WorkerHeartbeats
     check_redis: Callable[[], Awaitable[None]]
     status_queries: StatusQueries

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 
 import uvicorn
 
@@ -29,6 +30,7 @@ from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.settings import Settings
+from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
@@ -146,6 +148,9 @@ async def run_worker(
             events=RedisJobEvents(redis),
             counters=ProcessCounters(RedisMetricCounts(redis, utc_now)),
             settings=settings.jobs,
+            ad_hoc_series=PostgresAdHocSeries(pool, url),
+            max_ad_hoc_series=settings.api.ad_hoc_series,
+            ad_hoc_keep=timedelta(days=settings.api.ad_hoc_days),
         )
         announce(name)
         logger.info("worker %s started", name)

@@ -48,7 +48,7 @@ def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT00
     work = asyncio.run(read_activity(settings))
     if as_json:
         reports = [report_status_view(each).model_dump(mode="json", by_alias=True) for each in statuses]
-        click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1))
+        click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1, default=str))
         return
     console = Console()
     if report:

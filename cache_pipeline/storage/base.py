@@ -23,6 +23,7 @@ from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.names import ListedName, NameChanges, NameVersion
+from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.query.verification import SecondLook
@@ -31,6 +32,7 @@ from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, JobTiming, NewJob
+from cache_pipeline.storage.submitted_query import SubmittedQuery
 
 # --- The ledger of upstream queries ------------------------------------------------------------------------------------------
 
@@ -757,6 +759,77 @@ class JobStore(Protocol):
 
     async def counts(self) -> dict[JobState, int]:
         """Count the jobs by state: open jobs, and those that finished within a day."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdHocSeriesInfo:
+    """A series of queries that no declared report holds.
+
+    Attributes:
+        name: Its name, and that of its table.
+        tenant: The tenant whose rows it holds.
+        declaration: The declaration of a report that would hold them.
+        metrics: All metrics that were asked for.
+        requests: How often it was asked for.
+        created_at: When it was first asked for.
+        last_requested_at: When it was last asked for.
+    """
+
+    name: str
+    tenant: str
+    declaration: Mapping[str, Any]
+    metrics: Sequence[str]
+    requests: int
+    created_at: datetime
+    last_requested_at: datetime
+
+
+class AdHocSeriesRegister(Protocol):
+    """The ad hoc series of all tenants, and their tables."""
+
+    async def prepare(
+        self, declaration: Mapping[str, Any], report: Report, columns: tuple[Column, ...], tenant: str, most: int
+    ) -> None:
+        """Register a series and create its table, unless both are done.
+
+        Raises:
+            TooManyAdHocSeries: The tenant has as many already.
+        """
+        ...
+
+    async def count_requests(self, requests: Mapping[tuple[str, str], int]) -> None:
+        """Add to the requests of series, by name and tenant."""
+        ...
+
+    async def drop_expired(self, keep: timedelta) -> list[str]:
+        """Drop the series that nobody asked for within a time, with their rows, and return their names."""
+        ...
+
+    async def all(self) -> list[AdHocSeriesInfo]:
+        """Return every series, the most requested first."""
+        ...
+
+
+class SubmittedQueries(Protocol):
+    """Queries that clients of a vendor submitted at the vendor's own paths, to fetch the answers later."""
+
+    async def add(
+        self, tenant: str, caller: str, path: str, body: object, job_id: UUID | None, lifetime: timedelta
+    ) -> SubmittedQuery:
+        """Store a query and return it; forget expired ones, and the oldest of very many."""
+        ...
+
+    async def find(self, query_id: UUID, tenant: str, caller: str, path: str) -> SubmittedQuery | None:
+        """Return a query that a key submitted at a path, or None if there is none or it has expired."""
+        ...
+
+    async def keep_answer(self, query_id: UUID, answer: bytes) -> None:
+        """Store the answer whose pages are read, unless one is stored already."""
+        ...
+
+    async def remove(self, query_id: UUID) -> None:
+        """Forget a query."""
         ...
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from cache_pipeline.query.payload import QueryPayload
+from cache_pipeline.storage.job import JobState
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +42,55 @@ class QueryPath:
 
 
 @dataclass(frozen=True)
+class JobFacts:
+    """A query that was submitted, and how far it is.
+
+    Attributes:
+        id: Its id.
+        state: Its state.
+        percent: 0 to 100.
+        submitted_at: When it was submitted.
+        finished_at: When it reached its final state.
+        expires_at: When it is forgotten.
+        error: Why it failed.
+    """
+
+    id: str
+    state: JobState
+    percent: float
+    submitted_at: datetime
+    finished_at: datetime | None
+    expires_at: datetime
+    error: str | None
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """The paths of one kind of asynchronous queries; those of one query have ``{job_id}`` in them.
+
+    Attributes:
+        submit: Where queries are posted.
+        status: Where the state of a query is read and, if `has_delete`, the query is deleted.
+        results: Where the pages of its answer are read.
+        read: Reads the body of a submit, and raises `InvalidQuery` if stored rows cannot answer it.
+        accepted: Returns the status and body of the answer to a submit.
+        describe: Returns the body of the answer to a request for the state.
+        page: Returns a page of an answer, and whether it is the last. Its arguments are the answer as `ServedQuery.render`
+            returned it, the body of the submit, and the parameters in the URL.
+        has_delete: Whether a query can be deleted.
+    """
+
+    submit: str
+    status: str
+    results: str
+    read: Callable[[object], ServedQuery]
+    accepted: Callable[[JobFacts], tuple[int, Mapping[str, object]]]
+    describe: Callable[[JobFacts], Mapping[str, object]]
+    page: Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]], tuple[Mapping[str, object], bool]]
+    has_delete: bool
+
+
+@dataclass(frozen=True)
 class ErrorFacts:
     """What went wrong with a request.
 
@@ -65,7 +116,8 @@ class ServedApi:
     Attributes:
         prefix: Everything below it is answered in the vendor's form, errors included.
         login_paths: Where its clients exchange credentials for an access token (RFC 6749, section 4.4).
-        queries: The paths for queries.
+        queries: The paths for queries that are answered at once.
+        jobs: The paths for queries whose answers are fetched later.
         correlation_header: The response header that has the id of the request.
         describe_error: Returns the status and body of an error in the vendor's form.
     """
@@ -73,5 +125,6 @@ class ServedApi:
     prefix: str
     login_paths: tuple[str, ...]
     queries: tuple[QueryPath, ...]
+    jobs: tuple[JobPaths, ...]
     correlation_header: str
     describe_error: Callable[[ErrorFacts], tuple[int, Mapping[str, object]]]

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
+from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
 from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
@@ -88,6 +89,9 @@ class Api:
             self.query_service.events,
             ProcessCounters(RedisMetricCounts(self.redis, utc_now)),
             self.settings.jobs.model_copy(update=changes),
+            PostgresAdHocSeries(self.query_service.jobs._pool, self.settings.required_postgres_url()),  # pyright: ignore[reportAttributeAccessIssue]
+            self.settings.api.ad_hoc_series,
+            timedelta(days=self.settings.api.ad_hoc_days),
         )
         stop = asyncio.Event()
         self._workers.append((stop, asyncio.create_task(worker.run(stop))))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache_pipeline.settings import ApiSettings
+from cache_pipeline.storage.postgres.async_pool import connect
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_served import served
 from cache_pipeline_tests.query.declared import declared
@@ -71,7 +72,7 @@ _INTERVALS = {
 }
 
 
-def _corpus(queues: list[str], count: int) -> list[dict[str, Any]]:
+def query_corpus(queues: list[str], count: int) -> list[dict[str, Any]]:
     """Return `count` different queries that the reports hold, always the same ones."""
     chance = random.Random(7)
     found: dict[str, dict[str, Any]] = {}
@@ -108,7 +109,9 @@ def _filter(chance: random.Random, queues: list[str]) -> dict[str, Any]:
     )
 
 
-async def _ask_by_sdk(home: Path, hosts: list[dict[str, str]], queries: list[dict[str, Any]]) -> list[list[Any]]:
+async def ask_by_sdk(
+    home: Path, hosts: list[dict[str, str]], queries: list[dict[str, Any]], *, by_job: bool = False
+) -> list[list[Any]]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", str(PROGRAM)),
         env={**os.environ, "HOME": str(home)},
@@ -116,17 +119,19 @@ async def _ask_by_sdk(home: Path, hosts: list[dict[str, str]], queries: list[dic
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate(json.dumps({"hosts": hosts, "queries": queries}).encode())
+    output, errors = await process.communicate(
+        json.dumps({"hosts": hosts, "queries": queries, "by_job": by_job}).encode()
+    )
     assert process.returncode == 0, errors.decode()
     return json.loads(output.decode().splitlines()[-1])
 
 
-def _by_group(answer: dict[str, Any]) -> dict[str, Any]:
+def buckets_by_group(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the buckets of an answer by group: the vendor documents no order of groups."""
     return {json.dumps(result["group"], sort_keys=True): result["data"] for result in answer["results"]}
 
 
-async def _credentials(api, **changes: Any) -> dict[str, str]:
+async def credentials(api, **changes: Any) -> dict[str, str]:
     prefix, key_id, secret = (await create_key(api, **changes))["Authorization"].split()[1].split("_", 2)
     return {"id": f"{prefix}_{key_id}", "secret": secret}
 
@@ -135,22 +140,105 @@ async def test_sdk_gets_the_vendors_answers_from_us(open_api, tmp_path):
     async with open_api(*REPORTS, api=KEYS, vendor={"conversations_per_working_day": 1500}) as api:
         api.start_worker()
         queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
-        queries = _corpus(queues, 80)
+        queries = query_corpus(queues, 80)
         simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
         async with served(api.app) as url:
-            ours = {"url": url, **await _credentials(api)}
-            of_vendor, cold, warm = await _ask_by_sdk(tmp_path, [simulator, ours, ours], queries)
-    assert [_by_group(answer) for answer in cold] == [_by_group(answer) for answer in of_vendor]
-    assert [_by_group(answer) for answer in warm] == [_by_group(answer) for answer in of_vendor]
+            ours = {"url": url, **await credentials(api)}
+            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator, ours, ours], queries)
+    assert [buckets_by_group(answer) for answer in cold] == [buckets_by_group(answer) for answer in of_vendor]
+    assert [buckets_by_group(answer) for answer in warm] == [buckets_by_group(answer) for answer in of_vendor]
     assert sum(bool(answer["results"]) for answer in of_vendor) > 60
 
 
-async def _requests(api) -> int:
+async def test_sdk_gets_the_same_answers_by_job(open_api, tmp_path):
+    async with open_api(*REPORTS, api=KEYS, vendor={"conversations_per_working_day": 600}) as api:
+        api.start_worker()
+        queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
+        queries = query_corpus(queues, 20)
+        simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
+        async with served(api.app) as url:
+            ours = {"url": url, **await credentials(api)}
+            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator, ours, ours], queries, by_job=True)
+        left = await read_table(api, "SELECT count(*) AS count FROM cache_pipeline_state.submitted_query")
+    assert [buckets_by_group(answer) for answer in cold] == [buckets_by_group(answer) for answer in of_vendor]
+    assert [buckets_by_group(answer) for answer in warm] == [buckets_by_group(answer) for answer in of_vendor]
+    assert max(len(answer["results"]) for answer in cold) > 6
+    assert left == [{"count": 0}]
+
+
+async def read_table(api, statement: str) -> list[dict[str, Any]]:
+    async with connect(api.query_service.api_keys._store._pool) as connection:
+        return await (await connection.execute(statement)).fetchall()
+
+
+JOBS = "/api/v2/analytics/conversations/aggregates/jobs"
+
+
+async def test_job_is_followed_from_submit_to_delete(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        headers = await create_key(api)
+        submitted = await api.http.post(JOBS, json=BODY | {"pageSize": 2}, headers=headers)
+        job = f"{JOBS}/{submitted.json()['jobId']}"
+        assert (submitted.status_code, list(submitted.json())) == (202, ["jobId"])
+        status = (await api.http.get(job, headers=headers)).json()
+        assert status["state"] == "QUEUED"
+        assert set(status) == {"state", "submissionDate", "expirationDate"}
+        early = await api.http.get(f"{job}/results", headers=headers)
+        assert (early.status_code, early.json()["code"]) == (400, "bad.request")
+        api.start_worker()
+        while status["state"] in ("QUEUED", "PENDING"):
+            status = (await api.http.get(job, headers=headers)).json()
+            await asyncio.sleep(0.02)
+        assert status["state"] == "FULFILLED"
+        assert status["submissionDate"] <= status["completionDate"] < status["expirationDate"]
+        first = (await api.http.get(f"{job}/results", headers=headers)).json()
+        second = (await api.http.get(f"{job}/results", params={"cursor": first["cursor"]}, headers=headers)).json()
+        assert first["results"] != second["results"]
+        wrong = await api.http.get(f"{job}/results", params={"cursor": "nonsense"}, headers=headers)
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "bad.request")
+        assert (await api.http.delete(job, headers=headers)).status_code == 204
+        gone = await api.http.get(job, headers=headers)
+        assert (gone.status_code, gone.json()["code"]) == (404, "not.found")
+
+
+async def test_pages_are_of_one_answer(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        api.start_worker()
+        headers = await create_key(api)
+        assert (await api.http.post(PATH, json=BODY, headers=headers)).status_code == 200
+        submitted = await api.http.post(JOBS, json=BODY | {"pageSize": 2}, headers=headers)
+        results = f"{JOBS}/{submitted.json()['jobId']}/results"
+        page = (await api.http.get(results, headers=headers)).json()
+        # What history holds changes while the pages are read.
+        await read_table(api, "UPDATE history.queue_half_hour SET n_offered = 9999 RETURNING series")
+        await api.redis.flushdb()
+        while "cursor" in page:
+            page = (await api.http.get(results, params={"cursor": page["cursor"]}, headers=headers)).json()
+            assert "9999" not in json.dumps(page)
+
+
+async def test_job_is_known_to_its_key_alone(open_api):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
+        job = f"{JOBS}/{(await api.http.post(JOBS, json=BODY, headers=ours)).json()['jobId']}"
+        other_path = job.replace("conversations", "flows")
+        requests = [("GET", job), ("GET", f"{job}/results"), ("DELETE", job)]
+        for method, path, headers in [*((*request, theirs) for request in requests), ("GET", other_path, ours)]:
+            answer = await api.http.request(method, path, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not.found")
+        for name in ("no-uuid", "x" * 500, "%00"):
+            assert (await api.http.get(f"{JOBS}/{name}", headers=ours)).status_code == 404
+        assert (await api.http.get(job, headers=ours)).json()["state"] == "QUEUED"
+        for size in (0, 1001, "2", True):
+            assert (await api.http.post(JOBS, json=BODY | {"pageSize": size}, headers=ours)).status_code == 400
+
+
+async def count_requests(api) -> int:
     return (await api.vendor.get("/simulator/counters")).json()["summary"]["requests"]
 
 
-async def _log_in(api, credentials: dict[str, str]) -> dict[str, str]:
-    basic = base64.b64encode(f"{credentials['id']}:{credentials['secret']}".encode()).decode()
+async def _log_in(api, login: dict[str, str]) -> dict[str, str]:
+    basic = base64.b64encode(f"{login['id']}:{login['secret']}".encode()).decode()
     answer = await api.http.post(
         "/oauth/token", data={"grant_type": "client_credentials"}, headers={"Authorization": f"Basic {basic}"}
     )
@@ -162,7 +250,7 @@ async def _log_in(api, credentials: dict[str, str]) -> dict[str, str]:
 async def test_answer_says_how_complete_and_old_it_is(open_api):
     async with open_api(*REPORTS, api=KEYS) as api:
         api.start_worker()
-        headers = await _log_in(api, await _credentials(api))
+        headers = await _log_in(api, await credentials(api))
         cold = await api.http.post(PATH, json=BODY, headers=headers)
         warm = await api.http.post(PATH, json=BODY, headers=headers)
     assert cold.status_code == warm.status_code == 200
@@ -213,7 +301,6 @@ async def test_query_that_takes_longer_is_refused_as_under_load(open_api):
         ("POST", PATH, json.dumps(BODY | {"metrics": []}).encode(), 400, "bad.request"),
         ("POST", PATH, json.dumps(BODY | {"views": [{}]}).encode(), 400, "bad.request"),
         ("POST", PATH, json.dumps(BODY | {"interval": "yesterday"}).encode(), 400, "bad.request"),
-        ("POST", PATH, json.dumps(BODY | {"groupBy": ["wrapUpCode"]}).encode(), 400, "bad.request"),
         ("GET", PATH, b"", 405, "method.not.allowed"),
         ("POST", "/api/v2/analytics/nonsense/aggregates/query", b"{}", 404, "not.found"),
         ("DELETE", "/api/v2/routing/queues/q1", b"", 404, "not.found"),
@@ -224,7 +311,7 @@ async def test_query_that_takes_longer_is_refused_as_under_load(open_api):
 async def test_refusal_is_the_vendors_error_body(open_api, method, path, body, status, code):
     async with open_api(*REPORTS, api=KEYS) as api:
         answer = await api.http.request(method, path, content=body, headers=await create_key(api))
-        assert await _requests(api) == 0
+        assert await count_requests(api) == 0
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json() | {"message": ""} == {
         "message": "",
@@ -245,8 +332,8 @@ async def test_request_without_key_is_refused_in_the_vendors_form(open_api):
 async def test_token_permits_what_its_key_permits_until_that_is_revoked(open_api):
     async with open_api(*REPORTS, api=KEYS) as api:
         api.start_worker()
-        credentials = await _credentials(api, reports=["flow_hour"])
-        headers = await _log_in(api, credentials)
+        login = await credentials(api, reports=["flow_hour"])
+        headers = await _log_in(api, login)
         refused = await api.http.post(PATH, json=BODY, headers=headers)
         assert refused.status_code == 404
         flows = {**BODY, "groupBy": ["flowId"], "metrics": ["nFlow"]}
@@ -254,7 +341,7 @@ async def test_token_permits_what_its_key_permits_until_that_is_revoked(open_api
         assert (await api.http.post(path, json=flows, headers=headers)).status_code == 200
         assert (await api.http.get("/v1/reports", headers=headers)).json()["reports"][0]["name"] == "flow_hour"
         keys = api.query_service.api_keys
-        await keys._store.revoke(credentials["id"].partition("_")[2])
+        await keys._store.revoke(login["id"].partition("_")[2])
         keys._valid.clear()
         assert (await api.http.post(path, json=flows, headers=headers)).status_code == 401
 
@@ -278,11 +365,11 @@ async def test_login_is_refused_as_oauth_says(open_api, form, status, error):
 
 async def test_credentials_may_be_sent_in_the_form(open_api):
     async with open_api(*REPORTS, api=KEYS) as api:
-        credentials = await _credentials(api)
+        login = await credentials(api)
         form = {
             "grant_type": "client_credentials",
-            "client_id": credentials["id"],
-            "client_secret": credentials["secret"],
+            "client_id": login["id"],
+            "client_secret": login["secret"],
         }
         assert (await api.http.post("/oauth/token", data=form)).status_code == 200
 
@@ -304,8 +391,8 @@ async def test_tenants_see_their_own_rows_alone(open_api):
             .startswith("cache-pipeline; fwd=miss")
         )
         await api.stop_workers()
-        requests = await _requests(api)
+        requests = await count_requests(api)
         api.start_worker()
         answer = await api.http.post(PATH, json=BODY, headers=theirs)
         assert answer.headers["Cache-Status"].startswith("cache-pipeline; fwd=miss")
-        assert await _requests(api) == 2 * requests > 0
+        assert await count_requests(api) == 2 * requests > 0

@@ -15,14 +15,15 @@ from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.api.jobs.job_progress import JobProgress
 from cache_pipeline.api.jobs.queue import Delivery, JobQueue
 from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOB_WAITS, JOBS, ProcessCounters
-from cache_pipeline.api.parsing import REFRESH, read_overrides
+from cache_pipeline.api.parsing import AD_HOC, REFRESH, read_overrides
 from cache_pipeline.api.problems import Problem, problem_for
-from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.errors import HistoryUnavailable, InvalidQuery, UpstreamRefused
+from cache_pipeline.query.ad_hoc import read_ad_hoc
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
-from cache_pipeline.storage.base import JobEvents, JobStore
+from cache_pipeline.storage.base import AdHocSeriesRegister, JobEvents, JobStore
 from cache_pipeline.storage.job import ApiJob, JobState, JobTiming
 from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.telemetry.propagation import resume_context
@@ -60,6 +61,9 @@ class Worker:
         events: Publishes changes of jobs.
         counters: Counts for the metrics.
         settings: How many jobs run at once, their leases and retries.
+        ad_hoc_series: The series of queries that no declared report holds.
+        max_ad_hoc_series: The most of them for a tenant.
+        ad_hoc_keep: How long they are kept after the last request.
     """
 
     name: str
@@ -71,6 +75,9 @@ class Worker:
     events: JobEvents
     counters: ProcessCounters
     settings: JobSettings
+    ad_hoc_series: AdHocSeriesRegister
+    max_ad_hoc_series: int
+    ad_hoc_keep: timedelta
     _query_tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
     _slot_tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
     _cancelled_jobs: set[UUID] = field(default_factory=set[UUID])
@@ -235,7 +242,7 @@ class Worker:
             await self._run_query_in_span(job)
 
     async def _run_query_in_span(self, job: ApiJob) -> None:
-        report = find_report(dict(self.reports), job.report)
+        report = await self._find_report(job)
         # A job that is requeued or claimed by another worker continues there. The vendor's job is cancelled only if no
         # caller waits for it any more.
         service = replace(
@@ -251,10 +258,27 @@ class Worker:
                 on_progress=progress.record,
                 refresh=REFRESH in job.request,
             )
+        except UpstreamRefused as error:
+            if AD_HOC not in job.request or error.status != 400:
+                raise
+            # Names in the query of an undeclared report are the caller's own, and only the vendor knows them all.
+            raise InvalidQuery("payload", f"is refused by the vendor: {error.vendor_message}") from error
         finally:
             await cancel_and_wait([reporting])
         with suppress(HistoryUnavailable):
             await self._store_progress(job, progress)
+
+    async def _find_report(self, job: ApiJob) -> Report:
+        """Return the report of a job, and see to it that the tables of one that is not declared exist."""
+        declaration = job.request.get(AD_HOC)
+        if declaration is None:
+            return find_report(dict(self.reports), job.report)
+        report = read_ad_hoc(declaration)
+        for name in await self.ad_hoc_series.drop_expired(self.ad_hoc_keep):
+            logger.info("dropped %s, which nobody asked for in the last %d days", name, self.ad_hoc_keep.days)
+        columns = self.service.columns(report)
+        await self.ad_hoc_series.prepare(declaration, report, columns, job.tenant, self.max_ad_hoc_series)
+        return report
 
     async def _report_progress(self, job: ApiJob, progress: JobProgress) -> None:
         while True:

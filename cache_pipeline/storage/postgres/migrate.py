@@ -101,6 +101,18 @@ def migrate(
         _make_views(connection, _outdated_views(connection, declared, tenant, lookups))
 
 
+def add_tables(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
+    """Create the tables of reports, or add the columns that they lack. No views are made.
+
+    Raises:
+        DeclarationConflict: A column's type would have to change.
+        HistoryUnavailable: The server cannot be reached.
+    """
+    with _transaction(postgres_url) as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        _add_report_tables(connection, reports)
+
+
 def pending_changes(
     postgres_url: str,
     reports: Iterable[tuple[Report, tuple[Column, ...]]],

@@ -1,4 +1,4 @@
-"""The part of Genesys Cloud's own API that is answered from stored rows: synchronous aggregate queries.
+"""The part of Genesys Cloud's own API that is answered from stored rows: aggregate queries, at once or by job.
 
 The vendor documents neither the order of groups nor that of metrics. Here groups come in the order in which they first
 occur, and metrics in the order of the query; buckets are in time order.
@@ -6,6 +6,8 @@ occur, and metrics in the order of the query; buckets are in time order.
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,11 +19,12 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.payload import QueryPayload, read_names, read_object, read_required_text, read_text
 from cache_pipeline.query.schema import Fold, fold_rows, to_snake_case
 from cache_pipeline.query.zones import time_zone
-from cache_pipeline.vendors.genesys.aggregates import SPLIT_DIMENSION, SPLIT_FAMILIES
+from cache_pipeline.storage.job import JobState
+from cache_pipeline.vendors.genesys.aggregates import AGGREGATES_PAGE_SIZE, SPLIT_DIMENSION, SPLIT_FAMILIES
 from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
-from cache_pipeline.vendors.served import ErrorFacts, QueryPath, ServedApi, ServedQuery
+from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, QueryPath, ServedApi, ServedQuery
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +48,13 @@ _CODES: Mapping[int, str] = {
     504: "request.timeout",
 }
 _INTERNAL = "internal.server.error"
+_STATES: Mapping[JobState, str] = {
+    JobState.queued: "QUEUED",
+    JobState.running: "PENDING",
+    JobState.done: "FULFILLED",
+    JobState.failed: "FAILED",
+    JobState.cancelled: "CANCELLED",
+}
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,63 @@ def _format_instant(instant: datetime) -> str:
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def read_aggregate_job(family: str, body: object) -> ServedQuery:
+    """Read the body of an asynchronous aggregate query, which may have the size of its pages."""
+    _page_size(read_object(body, "body"))
+    return read_aggregate_query(family, body)
+
+
+def _page_size(body: Mapping[str, object]) -> int:
+    size = body.get("pageSize")
+    if size is None:
+        return AGGREGATES_PAGE_SIZE
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= AGGREGATES_PAGE_SIZE:
+        raise InvalidQuery("pageSize", f"is not a whole number from 1 to {AGGREGATES_PAGE_SIZE}")
+    return size
+
+
+def _accept_job(facts: JobFacts) -> tuple[int, Mapping[str, object]]:
+    return 202, {"jobId": facts.id}
+
+
+def _describe_job(facts: JobFacts) -> Mapping[str, object]:
+    """Return a job as the vendor's ``AsyncQueryStatus``; fields without a value are absent."""
+    status: dict[str, object] = {
+        "state": _STATES[facts.state],
+        "expirationDate": _format_instant(facts.expires_at),
+        "submissionDate": _format_instant(facts.submitted_at),
+    }
+    if facts.finished_at is not None:
+        status["completionDate"] = _format_instant(facts.finished_at)
+    if facts.error is not None:
+        status["errorMessage"] = facts.error
+    return status
+
+
+def _page_of_job(
+    answer: Mapping[str, Any], body: Mapping[str, Any], parameters: Mapping[str, str]
+) -> tuple[Mapping[str, object], bool]:
+    """Return some groups of an answer; all pages but the last have a cursor to the next."""
+    results, size, start = answer["results"], _page_size(body), _read_cursor(parameters.get("cursor"))
+    end = start + size
+    page: dict[str, object] = {"results": results[start:end]}
+    if end >= len(results):
+        return page, True
+    return {**page, "cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}, False
+
+
+def _read_cursor(cursor: str | None) -> int:
+    if not cursor:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii")
+    except ValueError:
+        text = ""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InvalidQuery("cursor", "is not the cursor of a page of this job: send it as it came")
+    return int(text)
+
+
 def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
     """Return an error as the vendor's ``ErrorBody``. The vendor answers 400 to every query that it cannot read."""
     status = 400 if facts.status == 422 else facts.status
@@ -185,6 +252,19 @@ SERVED_API = ServedApi(
     login_paths=("/oauth/token", "/login/oauth/token"),
     queries=tuple(
         QueryPath(f"/api/v2/analytics/{family}/aggregates/query", partial(read_aggregate_query, family))
+        for family in _SERVED_FAMILIES
+    ),
+    jobs=tuple(
+        JobPaths(
+            submit=f"/api/v2/analytics/{family}/aggregates/jobs",
+            status=f"/api/v2/analytics/{family}/aggregates/jobs/{{job_id}}",
+            results=f"/api/v2/analytics/{family}/aggregates/jobs/{{job_id}}/results",
+            read=partial(read_aggregate_job, family),
+            accepted=_accept_job,
+            describe=_describe_job,
+            page=_page_of_job,
+            has_delete=True,
+        )
         for family in _SERVED_FAMILIES
     ),
     correlation_header="ININ-Correlation-Id",

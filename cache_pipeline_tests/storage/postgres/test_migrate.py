@@ -59,6 +59,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
     assert revisions == [("0002_key_expiry",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
+        "ad_hoc_series",
         "alembic_version",
         "api_key",
         "chunk_result",
@@ -69,6 +70,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
         "fetch_time",
         "history.queue_hour",
         "job",
+        "submitted_query",
         "truncation_stats",
         "upstream_query",
     }

@@ -28,6 +28,8 @@ def downgrade() -> None:
     """Drop every table that `upgrade` creates."""
     for table in (
         "dead_letter",
+        "ad_hoc_series",
+        "submitted_query",
         "access_token",
         "api_key",
         "job",
@@ -181,7 +183,7 @@ def _create_name_tables() -> None:
 
 
 def _create_api_tables() -> None:
-    """Create the tables of the HTTP API: its jobs, its keys with their access tokens, and queue messages that name no job."""
+    """Create the tables of the HTTP API: its jobs, its keys with their access tokens, queries submitted at the vendors' paths, and queue messages that name no job."""
     is_open = sa.text("state IN ('queued', 'running')")
     op.create_table(
         "job",
@@ -236,6 +238,32 @@ def _create_api_tables() -> None:
         sa.Column("expires_at", _INSTANT, nullable=False),
         sa.Index("access_token_of_key", "key_id", "issued_at"),
         sa.Index("access_token_expiry", "expires_at"),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "submitted_query",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("caller", sa.Text, nullable=False, comment="id of the API key"),
+        sa.Column("path", sa.Text, nullable=False, comment="the vendor's path at which it was submitted"),
+        sa.Column("body", postgresql.JSONB, nullable=False),
+        sa.Column("job_id", sa.Uuid, comment="the job that fetches what was not stored"),
+        sa.Column("submitted_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("expires_at", _INSTANT, nullable=False),
+        sa.Column("answer", sa.LargeBinary, comment="compressed; NULL until one of several pages was read"),
+        sa.Index("submitted_query_of_caller", "caller", "submitted_at"),
+        sa.Index("submitted_query_expiry", "expires_at"),
+        schema=_SCHEMA,
+    )
+    op.create_table(
+        "ad_hoc_series",
+        sa.Column("name", sa.Text, primary_key=True, comment="also the name of its table"),
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("declaration", postgresql.JSONB, nullable=False),
+        sa.Column("metrics", postgresql.ARRAY(sa.Text), nullable=False, comment="all that the table has columns for"),
+        sa.Column("requests", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("created_at", _INSTANT, nullable=False, server_default=_NOW),
+        sa.Column("last_requested_at", _INSTANT, nullable=False, server_default=_NOW),
         schema=_SCHEMA,
     )
     op.create_table(

@@ -1,0 +1,118 @@
+"""What the routes at the vendors' own paths have in common: reading a query, waiting for its answer, and rendering it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+
+from starlette.requests import Request
+
+from cache_pipeline.api.middleware import JOB_TIER
+from cache_pipeline.api.negotiation import MediaFormat
+from cache_pipeline.api.parsing import ParsedQuery, parse_ad_hoc, parse_first_payload
+from cache_pipeline.api.problems import Problem
+from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer
+from cache_pipeline.api.response_headers import answer_headers
+from cache_pipeline.errors import QueryError
+from cache_pipeline.storage.answer import read_rows
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.vendors.served import ServedQuery
+
+#: Headers that say how complete and how old an answer is. The vendors' clients ignore them.
+_OWN_HEADERS = ("Age", "Cache-Status", "Complete-Through", "Provisional-From")
+
+
+def read_json(body: bytes) -> object:
+    """Return a body's JSON.
+
+    Raises:
+        Problem: 400.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Problem("malformed", 400, "the request body is not JSON") from None
+
+
+def parse_served(query_service: QueryService, caller: Principal, served: ServedQuery) -> ParsedQuery:
+    """Return the query of a report that the caller may query and that answers a vendor's query.
+
+    A key that is bound to declared reports gets nothing else.
+
+    Raises:
+        QueryError: There is none; the error says why.
+    """
+    service = query_service.report_service_for(caller.tenant)
+    max_buckets = query_service.settings.api.max_buckets
+    whole, *partial = served.payloads
+    if caller.reports is not None or not query_service.settings.api.ad_hoc_series:
+        return parse_first_payload(service, query_service.reports, served.payloads, caller, max_buckets)
+    with suppress(QueryError):
+        return parse_first_payload(service, query_service.reports, [whole], caller, max_buckets)
+    try:
+        parsed = parse_ad_hoc(service, whole, max_buckets)
+    except QueryError:
+        if not partial:
+            raise
+        return parse_first_payload(service, query_service.reports, partial, caller, max_buckets)
+    query_service.ad_hoc_requests.record(parsed.report.name, caller.tenant)
+    return parsed
+
+
+async def serve_within_hold(
+    query_service: QueryService, request: Request, caller: Principal, query: ParsedQuery
+) -> ServedAnswer:
+    """Return the answer to a query, waiting for what must be fetched as long as the settings allow.
+
+    Raises:
+        Problem: 429 with Retry-After if it takes longer.
+    """
+    outcome = await query_service.serve(query, caller)
+    if isinstance(outcome, AcceptedJob):
+        hold = query_service.settings.api.vendor_hold_seconds
+        outcome = await query_service.wait_for_outcome(query, caller, outcome, hold)
+    if isinstance(outcome, AcceptedJob):
+        request.state.tier = JOB_TIER
+        raise Problem(
+            "not-ready",
+            429,
+            "the figures are being fetched from the vendor: send the request again after Retry-After",
+            headers={"Retry-After": str(outcome.retry_after or 1), **rate_limit_headers(request)},
+        )
+    request.state.tier = outcome.source
+    return outcome
+
+
+async def answer_document(
+    query_service: QueryService, served: ServedQuery, query: ParsedQuery, outcome: ServedAnswer
+) -> Mapping[str, object]:
+    """Return an answer in the vendor's form."""
+
+    def render() -> Mapping[str, object]:
+        rows = outcome.answer.rows
+        if rows is None:
+            rows = read_rows(outcome.answer.body, query_service.report_service.columns(query.resolved.requested))
+        return served.render(rows)
+
+    return await asyncio.to_thread(render)
+
+
+def completeness_headers(query_service: QueryService, query: ParsedQuery, outcome: ServedAnswer) -> dict[str, str]:
+    """Return the headers that say how complete and how old an answer is."""
+    headers = answer_headers(
+        outcome.answer,
+        MediaFormat.json,
+        query.report,
+        outcome.source,
+        query_service.clock(),
+        policy=query_service.cache_policy,
+        is_collapsed=outcome.is_collapsed,
+    )
+    return {name: headers[name] for name in _OWN_HEADERS if name in headers}
+
+
+def rate_limit_headers(request: Request) -> Mapping[str, str]:
+    """Return the headers of the caller's rate limit."""
+    return getattr(request.state, "rate_limit_headers", {})
