@@ -42,18 +42,25 @@ ADMIT = f"""
 
 GET = f"SELECT {COLUMNS} FROM cache_pipeline_state.job WHERE id = %(id)s AND tenant = %(tenant)s"
 
-# Interactive jobs first, then the tenant with the fewest running jobs, then the oldest job.
+# Interactive jobs first, then the tenant with the fewest running jobs, then the key with the fewest, then the oldest job. A job
+# that several keys wait for counts as that of the least busy one.
 CLAIM = f"""
     WITH busy AS (
         SELECT tenant, count(*) AS running FROM cache_pipeline_state.job
         WHERE state = 'running' AND lease_until >= now() GROUP BY tenant
+    ), busy_key AS (
+        SELECT key_id, count(*) AS running FROM cache_pipeline_state.job, unnest(requested_by) AS key_id
+        WHERE state = 'running' AND lease_until >= now() GROUP BY key_id
     ), next AS (
         SELECT j.id FROM cache_pipeline_state.job AS j LEFT JOIN busy USING (tenant)
         WHERE attempts < %(max_attempts)s
           AND ((state = 'queued' AND not_before <= now()
                 AND (%(lost_after)s::interval IS NULL OR published_at < now() - %(lost_after)s::interval))
             OR (state = 'running' AND lease_until < now()))
-        ORDER BY array_position(%(lanes)s::text[], lane), coalesce(running, 0), created_at
+        ORDER BY array_position(%(lanes)s::text[], lane), coalesce(busy.running, 0),
+            (SELECT min(coalesce(busy_key.running, 0)) FROM unnest(requested_by) AS waiting(key_id)
+             LEFT JOIN busy_key USING (key_id)),
+            created_at
         LIMIT 1 FOR UPDATE OF j SKIP LOCKED
     )
     UPDATE cache_pipeline_state.job SET state = 'running', owner = %(owner)s, attempts = attempts + 1,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -49,6 +50,20 @@ async def test_interactive_jobs_come_first_and_tenants_alternate(open_api):
         assert [job.lane for job in order] == [Lane.interactive] * 4 + [Lane.backfill] * 3
         assert [job.tenant for job in order[:2]] == ["large", "small"]
         assert await jobs.claim("worker", LEASE, 3) is None
+
+
+async def test_keys_of_a_tenant_take_turns(open_api):
+    async with open_api() as api:
+        jobs = api.query_service.jobs
+        for number in range(4):
+            await jobs.admit(replace(new(f"wild {number}"), requested_by="wild"))
+        await jobs.admit(replace(new("calm"), requested_by="calm"))
+        await jobs.admit(replace(new("wild 3"), requested_by="third"))
+        order = [await jobs.claim("worker", LEASE, 3) for _ in range(5)]
+    # The last job of the wild key is wanted by another key too.
+    assert [job.requested_by for job in order] == [
+        ("wild",), ("wild", "third"), ("calm",), ("wild",), ("wild",)
+    ]  # fmt: skip
 
 
 async def test_interactive_caller_raises_priority_of_queued_backfill(open_api):
