@@ -88,6 +88,12 @@ def _polling(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _proxy(progress: ProgressCallback) -> Result:
+    from benchmarks.proxy.benchmark import measure
+
+    return measure(progress)
+
+
 def _quota(progress: ProgressCallback) -> Result:
     from benchmarks.quota.benchmark import measure
 
@@ -143,6 +149,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "live": _live,
         "memory": _memory,
         "polling": _polling,
+        "proxy": _proxy,
         "quota": _quota,
         "scale": _scale,
         "schema": _schema,

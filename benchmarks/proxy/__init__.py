@@ -1,0 +1,1 @@
+"""`proxy`: the vendor's SDK straight to the vendor and through us."""

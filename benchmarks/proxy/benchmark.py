@@ -1,0 +1,251 @@
+"""`proxy`: the vendor's own SDK, straight to the simulated vendor and through us, for the same queries.
+
+The least number of calls is one for each day of each declared report that the queries touch. The peer sends every query to the vendor.
+Ten scripts then ask together for a minute what is held, six times as often as the vendor allows.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import HttpUrl, SecretStr
+
+from benchmarks.api import targets
+from benchmarks.api.benchmark import create_key
+from benchmarks.api.servers import run_in_process
+from benchmarks.quota.processes import simulator_process
+from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
+from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.embedded import embedded_servers
+from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount
+from cache_pipeline.simulator import SimulatorSettings
+
+_PROGRAM = Path(__file__).with_name("sdk_program.py")
+_FIRST_DAY = datetime(2026, 1, 5, tzinfo=UTC)
+_SCRIPTS, _TIMES_THE_LIMIT, _LIMIT = 10, 6, 300
+_STRAIGHT = "straight to the vendor"
+_REPORT = """\
+name: {name}
+description: Figures that the scripts ask for
+platform: genesys
+query_type: {family}
+granularity: {granularity}
+group_by: [{dimension}, mediaType]
+metrics: [{metrics}]
+partition: day
+start: 2026-01-01
+fetch: {{delivery: sync}}
+publish: {{tiers: [history, hot]}}
+"""
+
+
+@dataclass(frozen=True)
+class _Declared:
+    name: str
+    family: str
+    granularity: str
+    dimension: str
+    metrics: tuple[str, ...]
+
+    def text(self) -> str:
+        return _REPORT.format(**{**vars(self), "metrics": ", ".join(self.metrics)})
+
+
+_DECLARED = (
+    _Declared(
+        *("by_queue", "conversations", "PT30M", "queueId"),
+        ("nOffered", "nConnected", "tHandle", "tAnswered", "tAbandon", "oServiceLevel", "oServiceTarget"),
+    ),
+    _Declared("by_user", "conversations", "PT1H", "userId", ("tTalk", "tAcw", "tHeld")),
+    _Declared("by_flow", "flows", "PT1H", "flowId", ("nFlow", "tFlow")),
+)
+
+
+@dataclass(frozen=True)
+class _Query:
+    report: str
+    family: str
+    body: dict[str, Any]
+    days: frozenset[datetime]
+
+
+@dataclass(frozen=True)
+class _Run:
+    answers: Sequence[Any]
+    seconds: Sequence[float]
+
+
+def _queries(first_day: datetime) -> list[_Query]:
+    """Return 72 queries of three days: all combinations of report, days, granularity, groups and metrics."""
+    found: list[_Query] = []
+    for report, (offset, length), granularity, is_grouped in product(
+        _DECLARED, ((0, 1), (1, 1), (2, 1), (0, 3)), ("PT1H", "P1D", None), (True, False)
+    ):
+        start = first_day + timedelta(days=offset)
+        days = frozenset(start + timedelta(days=number) for number in range(length))
+        metrics = report.metrics if is_grouped else report.metrics[:2]
+        body: dict[str, Any] = {
+            "interval": f"{_iso(start)}/{_iso(start + timedelta(days=length))}",
+            "metrics": list(metrics),
+        }
+        if granularity is not None:
+            body["granularity"] = granularity
+        if is_grouped:
+            body["groupBy"] = [report.dimension]
+        found.append(_Query(report.name, report.family, body, days))
+    return found
+
+
+def _iso(instant: datetime) -> str:
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _least(queries: Iterable[_Query]) -> set[tuple[str, datetime]]:
+    return {(query.report, day) for query in queries for day in query.days}
+
+
+def measure(progress: ProgressCallback) -> Result:
+    """Run the benchmark.
+
+    Raises:
+        BenchmarkError: A server did not start, or the SDK failed.
+    """
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / "reports").mkdir()
+        for report in _DECLARED:
+            (folder / "reports" / f"{report.name}.yaml").write_text(report.text())
+        progress("starting servers")
+        stores = stack.enter_context(embedded_servers(folder / "servers"))
+        vendor = stack.enter_context(
+            simulator_process(SimulatorSettings(genesys_rate_limit=1_000_000, conversations_per_working_day=3000))
+        )
+        settings = _deployment(stores.postgres_url, stores.redis_url, vendor, folder)
+        migrate_history(settings, load_reports(settings))
+        prefix, key_id, secret = create_key(settings).split("_", 2)
+        api = stack.enter_context(run_in_process(targets.api, settings))
+        stack.enter_context(run_in_process(targets.worker, settings))
+        straight = {"url": vendor, "id": "demo-client", "secret": "demo-secret"}
+        ours = {"url": api.message, "id": f"{prefix}_{key_id}", "secret": secret}
+        first, later = _queries(_FIRST_DAY), _queries(_FIRST_DAY + timedelta(days=1))
+        rows: list[Row] = []
+        progress("straight to the vendor")
+        expected = [_run(straight, each, folder) for each in (first, later)]
+        for what, queries, answers, least in (
+            ("cold", first, expected[0], _least(first)),
+            ("warm", first, expected[0], set[tuple[str, datetime]]()),
+            ("overlapping", later, expected[1], _least(later) - _least(first)),
+        ):
+            progress(what)
+            before = _calls(vendor)
+            run = _run(ours, queries, folder)
+            equal = sum(
+                _by_group(mine) == _by_group(theirs) for mine, theirs in zip(run.answers, answers.answers, strict=True)
+            )
+            rows += [
+                Row(
+                    f"{what}: answers equal to the vendor's",
+                    equal,
+                    "answers",
+                    {},
+                    len(queries),
+                    Target("ratio", "=", 1),
+                ),
+                Row(
+                    f"{what}: calls of the vendor",
+                    _calls(vendor) - before,
+                    "calls",
+                    {_STRAIGHT: len(queries)},
+                    len(least) or None,
+                    Target("ratio", "<=", 1.05) if least else Target("ours", "=", 0),
+                ),
+                Row(
+                    f"{what}: median time",
+                    statistics.median(run.seconds) * 1000,
+                    "ms",
+                    {_STRAIGHT: statistics.median(answers.seconds) * 1000},
+                ),
+            ]
+        progress("ten scripts at once")
+        rows += _measure_scripts(ours, first, folder)
+        return Result("proxy", tuple(rows))
+
+
+def _measure_scripts(ours: Mapping[str, str], queries: Sequence[_Query], folder: Path) -> list[Row]:
+    count = _LIMIT * _TIMES_THE_LIMIT // _SCRIPTS
+    asked = [queries[number % len(queries)] for number in range(count)]
+    with ThreadPoolExecutor(_SCRIPTS) as pool:
+        runs = list(pool.map(partial(_run, queries=asked, folder=folder, pause=60 / count), [ours] * _SCRIPTS))
+    refused = sum("results" not in answer for run in runs for answer in run.answers)
+    seconds = sorted(second for run in runs for second in run.seconds)
+    p95 = seconds[int(len(seconds) * 0.95)]
+    what = f"{_SCRIPTS} scripts, {len(seconds)} queries of held figures"
+    return [
+        Row(f"{what}: refused", refused, "answers", target=Target("ours", "=", 0)),
+        Row(f"{what}: 95th percentile", p95, "s", target=Target("ours", "<=", 2)),
+    ]
+
+
+def _deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:
+    return StandaloneSettings(
+        postgres_url=SecretStr(postgres_url),
+        redis_url=SecretStr(redis_url),
+        reports_dir=folder / "reports",
+        data_dir=folder / "data",
+        accounts={
+            "genesys": {
+                "main": VendorAccount(
+                    base_url=HttpUrl(vendor),
+                    login_url=HttpUrl(f"{vendor}/oauth/token"),
+                    clients=(
+                        ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret"), weight=1),
+                    ),
+                    rate_limit=1_000_000,
+                    window_seconds=None,
+                )
+            }
+        },
+        api=ApiSettings(requests_per_minute=1_000_000),
+    )
+
+
+def _calls(vendor: str) -> int:
+    summary = httpx.get(f"{vendor}/simulator/counters").json()["summary"]
+    return summary["sync_queries"] + summary["submits"]
+
+
+def _by_group(answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the buckets of an answer by group, whose order the vendor does not document; None for a refusal."""
+    if "results" not in answer:
+        return None
+    return {json.dumps(result["group"], sort_keys=True): result["data"] for result in answer["results"]}
+
+
+def _run(host: Mapping[str, str], queries: Sequence[_Query], folder: Path, pause: float = 0) -> _Run:
+    task = {**host, "pause": pause, "queries": [{"family": query.family, "body": query.body} for query in queries]}
+    home = Path(tempfile.mkdtemp(dir=folder))
+    run = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
+        [sys.executable, "-W", "ignore", str(_PROGRAM)],
+        env={**os.environ, "HOME": str(home)},
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise BenchmarkError(f"the SDK failed: {run.stderr[-500:]}")
+    result = json.loads(run.stdout.splitlines()[-1])
+    return _Run(result["answers"], result["seconds"])
