@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline.storage.postgres.async_pool import connect
@@ -321,6 +323,58 @@ async def test_refusal_is_the_vendors_error_body(open_api, method, path, body, s
         "details": [],
         "errors": [],
     }
+
+
+_TEXTS = st.text(max_size=20) | st.sampled_from(["PT1H", "queueId", "nOffered", "and", "matches", BODY["interval"]])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+_BODIES = (
+    st.builds(
+        lambda changes: {**BODY, **changes},
+        st.dictionaries(
+            st.sampled_from([*BODY, "filter", "timeZone", "views", "limit", "pageSize"]), _VALUES, min_size=1
+        ),
+    )
+    | _VALUES
+)
+
+
+async def test_arbitrary_body_is_answered_in_the_vendors_form(open_api):
+    settings = ApiSettings(auth="keys", vendor_hold_seconds=0)
+    async with open_api(*REPORTS, api=settings) as api:
+        headers = await create_key(api, requests_per_minute=100_000)
+        loop = asyncio.get_running_loop()
+
+        @hypothesis.settings(max_examples=150, suppress_health_check=list(hypothesis.HealthCheck))
+        @hypothesis.given(_BODIES, st.sampled_from([PATH, JOBS]))
+        def send(body: Any, path: str) -> None:
+            request = api.http.post(path, content=json.dumps(body), headers=headers)
+            answer = asyncio.run_coroutine_threadsafe(request, loop).result(30)
+            assert answer.status_code in (202, 400, 404, 429), answer.text
+            if answer.status_code != 202:
+                assert set(answer.json()) == {"message", "code", "status", "contextId", "details", "errors"}
+
+        await asyncio.to_thread(send)
+        assert await count_requests(api) == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer cpt_x\tX-Injected: 1"},
+        {"X-Request-ID": "a\tX-Injected: 1"},
+        {"Content-Length": "5", "Transfer-Encoding": "chunked"},
+    ],
+)
+async def test_injected_headers_are_not_repeated(open_api, headers):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        answer = await api.http.post(PATH, json=BODY, headers=headers)
+    assert answer.status_code == 401
+    assert "x-injected" not in answer.headers
+    assert "X-Injected" not in json.dumps(dict(answer.headers)) + answer.text
 
 
 async def test_request_without_key_is_refused_in_the_vendors_form(open_api):
