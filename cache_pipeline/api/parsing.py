@@ -156,13 +156,13 @@ def parse_payload(
     return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
 
 
-def parse_ad_hoc(service: ReportService, payload: QueryPayload, max_buckets: int) -> ParsedQuery:
+def parse_ad_hoc(service: ReportService, payload: QueryPayload, delivery: str, max_buckets: int) -> ParsedQuery:
     """Return a query that no declared report holds, of a report that is declared for it.
 
     Raises:
         QueryError: The vendor has no such figures, or the interval is too long.
     """
-    declaration = declare_ad_hoc(payload, service.accounts)
+    declaration = declare_ad_hoc(payload, delivery, service.accounts)
     report = read_ad_hoc(declaration)
     for field, problem in find_vendor_problems(report):
         raise InvalidQuery(field, problem)

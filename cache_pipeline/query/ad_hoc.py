@@ -21,13 +21,14 @@ _DIGITS = 16
 _START = date(2000, 1, 1)
 
 
-def declare_ad_hoc(payload: QueryPayload, account_ids: Iterable[str]) -> dict[str, Any]:
+def declare_ad_hoc(payload: QueryPayload, delivery: str, account_ids: Iterable[str]) -> dict[str, Any]:
     """Return the declaration of a series that holds a query, as JSON.
 
     Queries that differ only in interval and metrics belong to one series. Buckets longer than a week are rolled up from days.
 
     Args:
         payload: The query, with its granularity, dimensions and metrics.
+        delivery: How it is fetched, as a declaration has it.
         account_ids: The vendor accounts of the deployment, such as ``vendor/main``.
 
     Raises:
@@ -49,7 +50,7 @@ def declare_ad_hoc(payload: QueryPayload, account_ids: Iterable[str]) -> dict[st
         "time_zone": overrides.time_zone or "UTC",
         "partition": str(partition),
         "start": _START.isoformat(),
-        "fetch": {"delivery": "sync", "max_query_interval": str(partition.step)},
+        "fetch": {"delivery": delivery, "max_query_interval": str(partition.step)},
         "publish": {"tiers": ["history", "hot"]},
     }
     if (account := _account(payload.platform, account_ids)) != DEFAULT_ACCOUNT:

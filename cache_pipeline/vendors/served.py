@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cache_pipeline.query.payload import QueryPayload
+from cache_pipeline.query.report import Report
 from cache_pipeline.storage.job import JobState
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class ServedRows:
+    """The rows that answer a query.
+
+    Attributes:
+        rows: The rows, ordered by bucket and group.
+        report: The report as it would be declared for exactly this query.
+        complete_through: The instant before which every bucket is final.
+    """
+
+    rows: pa.Table
+    report: Report
+    complete_through: datetime
 
 
 @dataclass(frozen=True)
@@ -22,10 +38,12 @@ class ServedQuery:
         payloads: The query, and after it others that answer it with something less; the first that a report can answer
             is taken.
         render: Returns the answer in the vendor's form, from the rows of that query.
+        delivery: How such a query is fetched if no declared report holds it.
     """
 
     payloads: tuple[QueryPayload, ...]
-    render: Callable[[pa.Table], Mapping[str, object]]
+    render: Callable[[ServedRows], Mapping[str, object]]
+    delivery: Literal["sync", "async"] = "sync"
 
 
 @dataclass(frozen=True)
@@ -75,8 +93,8 @@ class JobPaths:
         read: Reads the body of a submit, and raises `InvalidQuery` if stored rows cannot answer it.
         accepted: Returns the status and body of the answer to a submit.
         describe: Returns the body of the answer to a request for the state.
-        page: Returns a page of an answer, and whether it is the last. Its arguments are the answer as `ServedQuery.render`
-            returned it, the body of the submit, and the parameters in the URL.
+        page: Returns a page of an answer, and whether it is the last. Its arguments are the query, the answer
+            as `ServedQuery.render` returned it, the body of the submit, and the parameters in the URL.
         has_delete: Whether a query can be deleted.
     """
 
@@ -86,7 +104,9 @@ class JobPaths:
     read: Callable[[object], ServedQuery]
     accepted: Callable[[JobFacts], tuple[int, Mapping[str, object]]]
     describe: Callable[[JobFacts], Mapping[str, object]]
-    page: Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]], tuple[Mapping[str, object], bool]]
+    page: Callable[
+        [JobFacts, Mapping[str, Any], Mapping[str, Any], Mapping[str, str]], tuple[Mapping[str, object], bool]
+    ]
     has_delete: bool
 
 

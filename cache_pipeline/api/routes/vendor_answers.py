@@ -18,7 +18,7 @@ from cache_pipeline.api.response_headers import answer_headers
 from cache_pipeline.errors import QueryError
 from cache_pipeline.storage.answer import read_rows
 from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.vendors.served import ServedQuery
+from cache_pipeline.vendors.served import ServedQuery, ServedRows
 
 #: Headers that say how complete and how old an answer is. The vendors' clients ignore them.
 _OWN_HEADERS = ("Age", "Cache-Status", "Complete-Through", "Provisional-From")
@@ -47,12 +47,14 @@ def parse_served(query_service: QueryService, caller: Principal, served: ServedQ
     service = query_service.report_service_for(caller.tenant)
     max_buckets = query_service.settings.api.max_buckets
     whole, *partial = served.payloads
-    if caller.reports is not None or not query_service.settings.api.ad_hoc_series:
+    # A payload that leaves out the metrics means those of a declared report.
+    is_declarable = whole.overrides.metrics is not None and whole.overrides.granularity is not None
+    if caller.reports is not None or not query_service.settings.api.ad_hoc_series or not is_declarable:
         return parse_first_payload(service, query_service.reports, served.payloads, caller, max_buckets)
     with suppress(QueryError):
         return parse_first_payload(service, query_service.reports, [whole], caller, max_buckets)
     try:
-        parsed = parse_ad_hoc(service, whole, max_buckets)
+        parsed = parse_ad_hoc(service, whole, served.delivery, max_buckets)
     except QueryError:
         if not partial:
             raise
@@ -94,7 +96,8 @@ async def answer_document(
         rows = outcome.answer.rows
         if rows is None:
             rows = read_rows(outcome.answer.body, query_service.report_service.columns(query.resolved.requested))
-        return served.render(rows)
+        complete_through = outcome.answer.completeness.complete_through
+        return served.render(ServedRows(rows, query.resolved.requested, complete_through))
 
     return await asyncio.to_thread(render)
 

@@ -87,13 +87,13 @@ async def _show_results(paths: JobPaths, request: Request) -> Response:
     parameters = dict(request.query_params)
     headers = _headers(request)
     if submitted.answer is not None:
-        page, _ = paths.page(json.loads(zlib.decompress(submitted.answer)), submitted.body, parameters)
+        page, _ = paths.page(facts, json.loads(zlib.decompress(submitted.answer)), submitted.body, parameters)
         return JSONResponse(page, headers=headers)
     served = paths.read(submitted.body)
     query = parse_served(query_service, caller, served)
     outcome = await serve_within_hold(query_service, request, caller, query)
     document = await answer_document(query_service, served, query, outcome)
-    page, is_last = paths.page(document, submitted.body, parameters)
+    page, is_last = paths.page(facts, document, submitted.body, parameters)
     if not is_last:
         # All pages are of one answer, whatever is fetched while they are read.
         await query_service.submitted_queries.keep_answer(submitted.id, zlib.compress(json.dumps(document).encode()))

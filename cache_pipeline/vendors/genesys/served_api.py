@@ -24,7 +24,7 @@ from cache_pipeline.vendors.genesys.aggregates import AGGREGATES_PAGE_SIZE, SPLI
 from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
-from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, QueryPath, ServedApi, ServedQuery
+from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, QueryPath, ServedApi, ServedQuery, ServedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,8 +133,9 @@ def _with(payload: QueryPayload, group_by: Sequence[str], metrics: Sequence[str]
     return replace(payload, overrides=overrides)
 
 
-def _render(shape: _Shape, rows: pa.Table) -> Mapping[str, object]:
+def _render(shape: _Shape, served: ServedRows) -> Mapping[str, object]:
     """Return rows as the vendor's answer; what did not happen is left out."""
+    rows = served.rows
     keys = [to_snake_case(name) for name in shape.group_by]
     if shape.bucket is not None:
         rows = _merge(rows, keys, shape)
@@ -207,7 +208,7 @@ def _describe_job(facts: JobFacts) -> Mapping[str, object]:
 
 
 def _page_of_job(
-    answer: Mapping[str, Any], body: Mapping[str, Any], parameters: Mapping[str, str]
+    _facts: JobFacts, answer: Mapping[str, Any], body: Mapping[str, Any], parameters: Mapping[str, str]
 ) -> tuple[Mapping[str, object], bool]:
     """Return some groups of an answer; all pages but the last have a cursor to the next."""
     results, size, start = answer["results"], _page_size(body), _read_cursor(parameters.get("cursor"))

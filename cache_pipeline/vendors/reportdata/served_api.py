@@ -1,0 +1,133 @@
+"""The guide's own API (G1 to G3), answered from stored rows. The guide has no form for errors; theirs is that of its vendor's."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.query.schema import to_snake_case
+from cache_pipeline.storage.job import JobState
+from cache_pipeline.vendors.reportdata.query_payload import read_guide
+from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, ServedApi, ServedQuery, ServedRows
+
+_PREFIX = "/api/v2/analytics/reportdata/"
+_QUERY = f"{_PREFIX}query"
+_DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE = 500, 1000
+_STATUSES: Mapping[JobState, str] = {
+    JobState.queued: "queued",
+    JobState.running: "processing",
+    JobState.done: "completed",
+    JobState.failed: "failed",
+    JobState.cancelled: "failed",
+}
+
+
+def read_query(body: object) -> ServedQuery:
+    """Read the body of a submit.
+
+    Raises:
+        InvalidQuery: A field is wrong.
+    """
+    return ServedQuery((read_guide(body),), _render, delivery="async")
+
+
+def _render(served: ServedRows) -> Mapping[str, object]:
+    """Return rows with the contract's names: dimensions without a value and rows without a figure are left out."""
+    dimensions = {name: to_snake_case(name) for name in served.report.group_by}
+    metrics = {name: to_snake_case(name) for name in served.report.metrics}
+    rows = [
+        {
+            "intervalStart": _format_instant(row["interval_start"]),
+            "intervalEnd": _format_instant(row["interval_end"]),
+            **{name: row[column] for name, column in dimensions.items() if row[column] is not None},
+            **{name: row[column] for name, column in metrics.items()},
+        }
+        for row in served.rows.to_pylist()
+        if any(row[column] for column in metrics.values())
+    ]
+    return {"rows": rows, "dataAvailabilityDate": _format_instant(served.complete_through)}
+
+
+def _describe(facts: JobFacts) -> Mapping[str, object]:
+    status: dict[str, object] = {
+        "id": facts.id,
+        "status": _STATUSES[facts.state],
+        "percentComplete": int(facts.percent),
+        "createdTime": _format_instant(facts.submitted_at),
+    }
+    if facts.state is JobState.done:
+        status["resultUrl"] = f"{_QUERY}/{facts.id}/results"
+    if facts.error is not None:
+        status["errorMessage"] = facts.error
+    return status
+
+
+def _accept(facts: JobFacts) -> tuple[int, Mapping[str, object]]:
+    """Return what a submit is answered with: always a query that is queued, as clients expect (G1)."""
+    created = _format_instant(facts.submitted_at)
+    return 200, {"id": facts.id, "status": "queued", "percentComplete": 0, "createdTime": created}
+
+
+def _page(
+    facts: JobFacts, answer: Mapping[str, Any], _body: Mapping[str, Any], parameters: Mapping[str, str]
+) -> tuple[Mapping[str, object], bool]:
+    rows, start = answer["rows"], _read_number(_decode(parameters.get("cursor")), "cursor", 0)
+    size = _read_number(parameters.get("pageSize"), "pageSize", _DEFAULT_PAGE_SIZE)
+    if not 1 <= size <= _MAX_PAGE_SIZE:
+        raise InvalidQuery("pageSize", f"is not a whole number from 1 to {_MAX_PAGE_SIZE}")
+    end = start + size
+    page: dict[str, object] = {**answer, "id": facts.id, "rows": rows[start:end]}
+    if end >= len(rows):
+        return page, True
+    return {**page, "cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}, False
+
+
+def _decode(cursor: str | None) -> str | None:
+    try:
+        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii") if cursor else None
+    except ValueError:
+        return ""
+
+
+def _read_number(text: str | None, field: str, default: int) -> int:
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InvalidQuery(field, "is not valid: send the cursor as it came, and a whole number as pageSize")
+    return int(text)
+
+
+def _format_instant(instant: datetime) -> str:
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
+    """Return an error with its status, a code for programs, and the id of the request."""
+    status = 400 if facts.status == 422 else facts.status
+    code = facts.kind.replace("-", ".")
+    return status, {"message": facts.detail, "code": code, "status": status, "contextId": facts.correlation_id}
+
+
+SERVED_API = ServedApi(
+    prefix=_PREFIX,
+    login_paths=("/oauth/token",),
+    queries=(),
+    jobs=(
+        JobPaths(
+            submit=f"{_QUERY}/async",
+            status=f"{_QUERY}/{{job_id}}",
+            results=f"{_QUERY}/{{job_id}}/results",
+            read=read_query,
+            accepted=_accept,
+            describe=_describe,
+            page=_page,
+            has_delete=False,
+        ),
+    ),
+    correlation_header="ININ-Correlation-Id",
+    describe_error=describe_error,
+)
