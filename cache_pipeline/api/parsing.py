@@ -164,8 +164,8 @@ def parse_ad_hoc(service: ReportService, payload: QueryPayload, delivery: str, m
     """
     declaration = declare_ad_hoc(payload, delivery, service.accounts)
     report = read_ad_hoc(declaration)
-    for field, problem in find_vendor_problems(report):
-        raise InvalidQuery(field, problem)
+    for name, problem in find_vendor_problems(report):
+        raise InvalidQuery(name, problem)
     resolved = resolve_request(report, payload.interval, payload.overrides, service.columns(report))
     chunk = Step.parse(report.fetch.max_query_interval).nominal_length
     if resolved.interval.length > _MAX_AD_HOC_CHUNKS * chunk:
