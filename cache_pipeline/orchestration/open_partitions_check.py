@@ -116,8 +116,8 @@ def evaluate_open_partitions(
 ) -> dg.AssetCheckResult:
     """Evaluate the check over all partitions of the report, not only those of the run."""
     key = asset_key("history", report)
-    with engine.history() as history:
-        coverage = history.coverage(engine.tenant_series(report))
+    with engine.coverage() as stored:
+        coverage = stored.coverage(engine.tenant_series(report))
     runs = read_recent_runs(context.instance, engine.now() - _FAILURE_MEMORY)
     found = load_open_partitions(context.instance, engine, report, partitions, coverage, runs)
     evaluation = build_evaluation(key, OPEN_PARTITIONS_CHECK, found)
@@ -145,8 +145,8 @@ def open_partitions_sensor(declared: DeclaredReports) -> dg.SensorDefinition:
         changed: list[dg.AssetCheckEvaluation] = []
         names = cursor.next_reports(list(declared), _MAX_REPORTS_PER_TICK)
         series = {name: cache_pipeline__engine.tenant_series(declared[name][0]) for name in names}
-        with cache_pipeline__engine.history() as history:
-            coverages = history.coverages(list(series.values()))
+        with cache_pipeline__engine.coverage() as stored:
+            coverages = stored.coverages(list(series.values()))
         runs = read_recent_runs(context.instance, cache_pipeline__engine.now() - _FAILURE_MEMORY)
         for name in names:
             report, partitions = declared[name]

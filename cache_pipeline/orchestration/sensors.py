@@ -185,9 +185,9 @@ def _find_corrected(
     if touched is None:
         return {}, Coverage()
     in_window = partitions_overlapping(partitions, touched)
-    with engine.history() as history:
+    with engine.coverage() as stored:
         around = Interval(min(each.start for each in in_window.values()), max(each.end for each in in_window.values()))
-        coverage = history.coverage(engine.tenant_series(report), around)
+        coverage = stored.coverage(engine.tenant_series(report), around)
     return find_correctable_partitions(coverage, in_window, now, window, report.zone), coverage
 
 
@@ -287,8 +287,8 @@ def _find_unpublished(
     # Before coverage is read: an unfinished run publishes its own files.
     runs, staging = read_recent_runs(instance, engine.now()), engine.staging()
     idle = [(report, partitions) for report, partitions in examined if not runs.has_unfinished(report)]
-    with engine.history() as history:
-        coverages = history.coverages([engine.tenant_series(report) for report, _ in idle])
+    with engine.coverage() as stored:
+        coverages = stored.coverages([engine.tenant_series(report) for report, _ in idle])
     found: list[tuple[Report, list[PartitionRange]]] = []
     for report, partitions in idle:
         series = engine.tenant_series(report)
@@ -342,9 +342,9 @@ def _find_candidates(
     if not prefetched:
         return []
     found: list[PrefetchCandidate] = []
-    with engine.history() as history:
+    with engine.coverage() as stored:
         for report, partitions in prefetched:
             recent = partitions_within(partitions, Interval(now - _LOOKBACK, now))
-            coverage = history.coverage(engine.tenant_series(report))
+            coverage = stored.coverage(engine.tenant_series(report))
             found += find_prefetch_candidates(report, demands, recent, coverage, at_most=_MAX_RUNS_PER_TICK)
     return sorted(found, key=lambda each: -each.missed)

@@ -63,6 +63,6 @@ class SharedState:
 
     def _read_coverages(self, engine: EngineResource) -> Mapping[str, Coverage]:
         series = {report.name: engine.tenant_series(report) for report in self._reports}
-        with engine.history() as history:
-            coverages = history.coverages(list(series.values()))
+        with engine.coverage() as stored:
+            coverages = stored.coverages(list(series.values()))
         return {name: coverages[each.id] for name, each in series.items()}

@@ -243,8 +243,8 @@ class Replacement:
         return self.final | self.provisional
 
 
-class History(Protocol):
-    """Rows of every report, and the coverage of each metric of each series. Every method is one transaction, and blocks."""
+class CoverageReader(Protocol):
+    """The coverage of each metric of each series. Every method is one transaction, and blocks."""
 
     def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
         """Read the coverage of a series, including the fetch times of the final parts of `interval`."""
@@ -253,6 +253,10 @@ class History(Protocol):
     def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
         """Read the same for several series; return it by the series' ids."""
         ...
+
+
+class History(CoverageReader, Protocol):
+    """Rows of every report, and their coverage. Every method is one transaction, and blocks."""
 
     def coverages_with_cost(
         self, series: Sequence[Series], interval: Interval | None = None, *, cost_of: Series

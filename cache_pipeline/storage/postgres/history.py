@@ -12,10 +12,8 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
@@ -27,19 +25,15 @@ from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.base import LeaseLost, LedgerClaim, Replacement
-from cache_pipeline.storage.coverage import Coverage, coverage_of_metrics
+from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
-from cache_pipeline.storage.postgres.fetch_times import (
-    fetch_time_column,
-    parse_fetch_times,
-    record_fetch_times,
-    refuse_older,
-)
+from cache_pipeline.storage.postgres.coverage_queries import read_coverages, read_coverages_with_cost
+from cache_pipeline.storage.postgres.fetch_times import record_fetch_times, refuse_older
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
 from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
-from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange, text_array
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE
+from cache_pipeline.storage.postgres.ranges import multirange, text_array
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE, server_name
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +45,6 @@ _ROWS_PER_BATCH = 1024
 #: Read a megabyte at a time; the driver's default is sixteen.
 _READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
-_COVERAGE_COLUMNS = """
-    c.series, to_json(c.metrics)::text, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text, c.watermark, {fetch_times}
-"""
-_SELECT_COVERAGE = SQL(
-    f"SELECT {_COVERAGE_COLUMNS} FROM cache_pipeline_state.coverage AS c WHERE c.series = ANY ({{series}})"  # noqa: S608 - a constant of this module
-)
-#: The join returns a row with the cost even if there is no coverage.
-_SELECT_COVERAGE_AND_COST = SQL(
-    f"""
-    SELECT {_COVERAGE_COLUMNS}, cost.requests, cost.seconds
-    FROM (SELECT avg(requests)::float8 AS requests, avg(duration_seconds)::float8 AS seconds FROM (
-              SELECT requests, duration_seconds FROM cache_pipeline_state.chunk_result
-              WHERE series = {{cost_of}} ORDER BY fetched_at DESC, id DESC LIMIT {{latest}}) AS latest) AS cost
-    LEFT JOIN cache_pipeline_state.coverage AS c ON c.series = ANY ({{series}})
-    """  # noqa: S608 - a constant of this module
-)
-#: The upstream queries whose mean is the cost of the next one.
-_LATEST_QUERIES = 50
 _EXTEND_COVERAGE = SQL(
     """
     INSERT INTO cache_pipeline_state.coverage AS c
@@ -97,7 +73,7 @@ def open_history(postgres_url: str) -> Generator[PostgresHistory]:
         connection = dbapi.connect(postgres_url)
     except dbapi.OperationalError:
         # The driver's message quotes a URL that it cannot parse, password included.
-        raise HistoryUnavailable(f"{_server_name(postgres_url)} {UNREACHABLE}") from None
+        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
     with connection, closing(ConnectionPool(connection)) as connections:
         yield PostgresHistory(connections)
 
@@ -127,22 +103,14 @@ class PostgresHistory:
     def coverages(self, series: Sequence[Series], interval: Interval | None = None) -> dict[str, Coverage]:
         """Read the same for several series in one query; return it by the series' ids."""
         with self._transaction() as cursor:
-            cursor.execute(_SELECT_COVERAGE.format(**_coverage_columns(series, interval)).as_string())
-            return _parse_coverages(series, cursor.fetchall())
+            return read_coverages(cursor, series, interval)
 
     def coverages_with_cost(
         self, series: Sequence[Series], interval: Interval | None = None, *, cost_of: Series
     ) -> tuple[dict[str, Coverage], tuple[float, float] | None]:
         """Read the same for several series, and what the latest upstream queries of one series cost, in one query."""
-        query = _SELECT_COVERAGE_AND_COST.format(
-            cost_of=Literal(cost_of.id), latest=Literal(_LATEST_QUERIES), **_coverage_columns(series, interval)
-        )
         with self._transaction() as cursor:
-            cursor.execute(query.as_string())
-            rows = cursor.fetchall()
-        requests, seconds = rows[0][-2:]
-        coverages = _parse_coverages(series, [row[:-2] for row in rows if row[0] is not None])
-        return coverages, None if requests is None else (requests, seconds)
+            return read_coverages_with_cost(cursor, series, interval, cost_of)
 
     def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
         """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
@@ -340,13 +308,6 @@ def _table(series: Series) -> Composable:
     return Identifier(HISTORY_SCHEMA, series.report.name)
 
 
-def _server_name(postgres_url: str) -> str:
-    try:
-        return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
-    except psycopg.Error:
-        return "PostgreSQL (its URL cannot be parsed)"
-
-
 def _refuse_lost_claims(cursor: Any, claims: Sequence[LedgerClaim]) -> None:
     if not claims:
         return
@@ -438,38 +399,6 @@ def ingest(cursor: Any, rows: Rows, series: Series, into: str | None = None) -> 
     except dbapi.Error as error:
         # The driver wraps an error of the stream in a message of its own, so raise the original.
         raise stream_errors[0] if stream_errors else error from None
-
-
-def _coverage_columns(series: Sequence[Series], interval: Interval | None) -> dict[str, Composable]:
-    """Return the parts of a query for the coverage of some series."""
-    bounds = {
-        name: bounds_as_json(Identifier("c", name)) for name in ("final", "provisional", "unverified", "unexpected")
-    }
-    return {**bounds, "fetch_times": fetch_time_column(interval), "series": Literal([each.id for each in series])}
-
-
-def _parse_coverages(series: Sequence[Series], rows: Iterable[Sequence[Any]]) -> dict[str, Coverage]:
-    """Return the coverage of each series, empty where there is no row of it."""
-    found: dict[str, list[tuple[frozenset[str], Coverage]]] = {each.id: [] for each in series}
-    for series_id, metrics, final, provisional, unverified, unexpected, watermark, fetch_times in rows:
-        coverage = Coverage(
-            intervals_of(final),
-            intervals_of(provisional),
-            watermark,
-            parse_fetch_times(fetch_times),
-            _second_looks(unverified, unexpected),
-        )
-        found[series_id].append((frozenset(json.loads(metrics)), coverage))
-    return {
-        each.id: coverage_of_metrics(each.report.metrics, found[each.id], each.report.freshness.recheck_delay)
-        for each in series
-    }
-
-
-def _second_looks(unverified: str, unexpected: str) -> dict[SecondLook, IntervalSet]:
-    """Return the intervals that wait for a second look, by reason, without the reasons that have none."""
-    found = {SecondLook.unverified: intervals_of(unverified), SecondLook.unexpected: intervals_of(unexpected)}
-    return {reason: intervals for reason, intervals in found.items() if intervals}
 
 
 def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from cache_pipeline.query.series import DEFAULT_TENANT
 
 #: The tables that rows are written to. Analysts query views of them.
@@ -16,3 +19,11 @@ UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the
 def reporting_schema(tenant: str) -> str:
     """Return the schema of the views that a tenant's analysts query."""
     return "reporting" if tenant == DEFAULT_TENANT else f"reporting_{tenant}"
+
+
+def server_name(postgres_url: str) -> str:
+    """Return the name of a server in messages: its host, but nothing else of its URL."""
+    try:
+        return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
+    except psycopg.Error:
+        return "PostgreSQL (its URL cannot be parsed)"

@@ -1,8 +1,9 @@
 """Tests of history: rows and coverage change together, in one transaction."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
+from cache_pipeline.storage.postgres.coverage_queries import open_coverage
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import (
@@ -238,8 +240,11 @@ def test_concurrent_writers_update_truncation_stats(history: PostgresHistory):
         ("host=127.0.0.1 port=1 user=me password=hunter2", "127.0.0.1"),
     ],
 )
-def test_unreachable_server_error_hides_the_password(url: str, named: str):
-    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed, open_history(url):
+@pytest.mark.parametrize("opened", [open_history, open_coverage])
+def test_unreachable_server_error_hides_the_password(
+    url: str, named: str, opened: Callable[[str], AbstractContextManager[object]]
+):
+    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed, opened(url):
         pass
     assert named in str(failed.value)
     assert "hunter2" not in repr(failed.value) + "".join(traceback.format_exception(failed.value))
