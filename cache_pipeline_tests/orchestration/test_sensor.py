@@ -23,6 +23,7 @@ from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.postgres.coverage_queries import open_coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 
@@ -166,8 +167,8 @@ def _engine_at(instant: datetime) -> EngineResource:
 
 
 def _count_connections(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    opened = Mock(wraps=open_history)
-    monkeypatch.setattr(resources, "open_history", opened)
+    opened = Mock(wraps=open_coverage)
+    monkeypatch.setattr(resources, "open_coverage", opened)
     return opened
 
 
