@@ -23,6 +23,7 @@ from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
 from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
+from cache_pipeline.api.rendered_answers import RenderedAnswers
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, build_cache_policy
 from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.live_report import LiveReport
@@ -117,6 +118,7 @@ class QueryService:
         coalescer: Runs equal work of concurrent callers in this process once.
         clock: The current time in UTC.
         open_streams: The event streams that each key has open in this process.
+        rendered_answers: Answers in vendors' forms that were rendered lately.
         board_feeds: What the live page shows, for all that have it open in this process.
     """
 
@@ -143,6 +145,7 @@ class QueryService:
     coalescer: Coalescer[Any, None]
     clock: Callable[[], datetime]
     open_streams: Counter[str] = field(default_factory=Counter[str])
+    rendered_answers: RenderedAnswers = field(default_factory=RenderedAnswers)
     board_feeds: BoardFeeds = field(default_factory=BoardFeeds)
 
     @cached_property

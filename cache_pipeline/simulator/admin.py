@@ -41,7 +41,7 @@ class DirectoryChange(BaseModel):
 
 
 class CallToPlace(BaseModel):
-    """The body of `POST /simulator/calls`: a call that is offered now. Without an agent nobody answers it."""
+    """The body of `POST /simulator/calls`: a call that is offered now. Without an agent it is not answered."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -210,7 +210,7 @@ class PlacedCall:
         offered_ms: Instant of the offer, milliseconds since the epoch.
         queue: Code of the queue.
         media: Code of the medium.
-        agent: Code of the agent who answers; None if nobody does.
+        agent: Code of the agent who answers; None if it is not answered.
         wait_ms: Time from the offer to the answer or the abandon.
         talk_ms: Talk time, if it is answered.
     """

@@ -807,7 +807,7 @@ class AdHocSeriesRegister(Protocol):
         ...
 
     async def drop_expired(self, keep: timedelta) -> list[str]:
-        """Drop the series that nobody asked for within a time, with their rows, and return their names."""
+        """Drop the series that were not asked for within a time, with their rows, and return their names."""
         ...
 
     async def all(self) -> list[AdHocSeriesInfo]:

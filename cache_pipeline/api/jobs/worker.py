@@ -275,7 +275,7 @@ class Worker:
             return find_report(dict(self.reports), job.report)
         report = read_ad_hoc(declaration)
         for name in await self.ad_hoc_series.drop_expired(self.ad_hoc_keep):
-            logger.info("dropped %s, which nobody asked for in the last %d days", name, self.ad_hoc_keep.days)
+            logger.info("dropped %s, which was not asked for in the last %d days", name, self.ad_hoc_keep.days)
         columns = self.service.columns(report)
         await self.ad_hoc_series.prepare(declaration, report, columns, job.tenant, self.max_ad_hoc_series)
         return report

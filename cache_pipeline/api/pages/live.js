@@ -72,7 +72,7 @@ function figures(row) {
     ["Waiting", row.waiting, number.format, level("waiting", row.waiting, atLeast)],
     ["Longest wait", wait, clock, level("longest_wait_seconds", wait, atLeast)],
     ["Interacting", row.interacting, number.format, 0],
-    // Nobody free is only worth a mark while somebody waits.
+    // That no agent is free matters only while calls wait.
     ["Free agents", row.idle, number.format, row.waiting ? level("idle_agents", row.idle, atMost) : 0],
   ];
   if (board.hasServiceLevel)
@@ -108,7 +108,7 @@ function drawAgents(cell, agents) {
   if (cell.dataset.key === key) return;
   cell.dataset.key = key;
   const parts = states.map(([state, count]) => element("span", {}, element("b", {}, number.format(count)), ` ${state}`));
-  cell.replaceChildren(element("div", { className: "agents" }, ...(parts.length ? parts : ["nobody"])));
+  cell.replaceChildren(element("div", { className: "agents" }, ...(parts.length ? parts : ["no agents"])));
 }
 
 function ranked(rows) {

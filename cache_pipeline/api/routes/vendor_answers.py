@@ -91,15 +91,29 @@ async def answer_document(
     query_service: QueryService, served: ServedQuery, query: ParsedQuery, outcome: ServedAnswer
 ) -> Mapping[str, object]:
     """Return an answer in the vendor's form."""
+    return await asyncio.to_thread(_render, query_service, served, query, outcome)
 
-    def render() -> Mapping[str, object]:
-        rows = outcome.answer.rows
-        if rows is None:
-            rows = read_rows(outcome.answer.body, query_service.report_service.columns(query.resolved.requested))
-        complete_through = outcome.answer.completeness.complete_through
-        return served.render(ServedRows(rows, query.resolved.requested, complete_through))
 
-    return await asyncio.to_thread(render)
+async def answer_body(
+    query_service: QueryService, served: ServedQuery, query: ParsedQuery, outcome: ServedAnswer
+) -> bytes:
+    """Return an answer in the vendor's form as JSON."""
+
+    def write() -> bytes:
+        document = _render(query_service, served, query, outcome)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+    return await asyncio.to_thread(write)
+
+
+def _render(
+    query_service: QueryService, served: ServedQuery, query: ParsedQuery, outcome: ServedAnswer
+) -> Mapping[str, object]:
+    rows = outcome.answer.rows
+    if rows is None:
+        rows = read_rows(outcome.answer.body, query_service.report_service.columns(query.resolved.requested))
+    complete_through = outcome.answer.completeness.complete_through
+    return served.render(ServedRows(rows, query.resolved.requested, complete_through))
 
 
 def completeness_headers(query_service: QueryService, query: ParsedQuery, outcome: ServedAnswer) -> dict[str, str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from cache_pipeline.api.access_tokens import answer_token_request
 from cache_pipeline.api.dependencies import authenticate
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import (
-    answer_document,
+    answer_body,
     completeness_headers,
     parse_served,
     rate_limit_headers,
@@ -49,9 +49,14 @@ async def _answer_query(path: QueryPath, request: Request) -> Response:
     """Answer a query in the vendor's form from stored rows, or once they are fetched."""
     query_service: QueryService = request.app.state.query_service
     caller = await authenticate(query_service, request)
-    served = path.read(read_json(await request.body()))
+    sent = await request.body()
+    served = path.read(read_json(sent))
     query = parse_served(query_service, caller, served)
     outcome = await serve_within_hold(query_service, request, caller, query)
-    document = await answer_document(query_service, served, query, outcome)
+    body = query_service.rendered_answers.get(outcome.answer, path.path, sent)
+    if body is None:
+        body = await answer_body(query_service, served, query, outcome)
+        query_service.rendered_answers.store(outcome.answer, path.path, sent, body)
     headers = completeness_headers(query_service, query, outcome)
-    return JSONResponse(document, headers={"Cache-Control": "no-store", **headers, **rate_limit_headers(request)})
+    own = {"Cache-Control": "no-store", **headers, **rate_limit_headers(request)}
+    return Response(body, headers=own, media_type="application/json")

@@ -88,7 +88,7 @@ class PostgresAdHocSeries:
                 await connection.execute(_COUNT_REQUESTS.encode(), {"name": name, "tenant": tenant, "requests": count})
 
     async def drop_expired(self, keep: timedelta) -> list[str]:
-        """Drop the series that nobody asked for within a time, with their rows, and return their names."""
+        """Drop the series that were not asked for within a time, with their rows, and return their names."""
         async with connect(self._pool) as connection:
             rows = await (await connection.execute(_EXPIRED.encode(), {"keep": keep})).fetchall()
             names = [row["name"] for row in rows]
