@@ -31,7 +31,13 @@ def test_bodies_stay_within_their_bytes_and_the_last_read_ones_stay():
         rendered.store(ANSWER, "/path", b"%d" % number, bytes(25))
     assert rendered.get(ANSWER, "/path", b"0") is not None
     rendered.store(ANSWER, "/path", b"4", bytes(25))
-    assert [rendered.get(ANSWER, "/path", b"%d" % number) is not None for number in range(5)] == [True, False, True, True, True]
+    assert [rendered.get(ANSWER, "/path", b"%d" % number) is not None for number in range(5)] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
     rendered.store(ANSWER, "/path", b"large", bytes(26))
     assert rendered.get(ANSWER, "/path", b"large") is None
     rendered.store(ANSWER, "/path", b"4", bytes(25))
