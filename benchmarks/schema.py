@@ -23,7 +23,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.settings import Settings, VendorAccount
+from cache_pipeline.settings import Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 
 _DAYS = 365
@@ -140,7 +140,7 @@ async def _opened(folder: Path) -> AsyncGenerator[_World]:
                 "window_seconds": 0.5,
             }
         )
-        settings = Settings(
+        settings = StandaloneSettings(
             postgres_url=SecretStr(stores.postgres_url),
             redis_url=SecretStr(stores.redis_url),
             accounts={"genesys": {"main": account}},

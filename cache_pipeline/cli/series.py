@@ -18,7 +18,10 @@ from cache_pipeline.storage.postgres.stored_series import HeldSeries, open_serie
 
 @click.group()
 def series() -> None:
-    """Manage the series of history. A change of a report's filter, time zone, granularity or grouping starts a new one."""
+    """List the series of history, those of earlier declarations included, and drop them.
+
+    A change of a report's filter, time zone, granularity or grouping starts a new one.
+    """
 
 
 @series.command("list")

@@ -35,7 +35,7 @@ def test_correct_declarations_pass() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "problem"),
     [
-        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping; use PT15M, PT30M, PT1H, P1D, P1W, P1M"),
+        ({"granularity": "PT2H"}, "granularity", "PT2H has no timeGrouping; use PT15M, PT30M, PT1H, P1D, P1W"),
         ({"delivery": "sync"}, "fetch.delivery", "by job only; remove the field or set async"),
     ],
 )
