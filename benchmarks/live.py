@@ -8,7 +8,7 @@ Asking: an hour, thirty times as fast: lifetimes in Redis are a thirtieth, and t
 minutes in real time, because its delays are not lifetimes; the requests of a connection, which lasts ten minutes, are counted six times.
 The age is that of the answer that a wallboard reads, by its own `observedAt`.
 
-Not measured: browsers, and the vendor's own delay before it tells of a change.
+Not measured: browsers, and the vendor's own delay before it reports a change.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ CachePipelineError
 │   │       ├── UpstreamJobCancelled
 │   │       └── UpstreamJobUnreadable
 │   ├── UpstreamJobOverdue
-│   ├── PushLost                  the connection on which a vendor tells of changes
+│   ├── PushLost                  the connection on which a vendor reports changes
 │   └── AmbiguousSubmit
 ├── StoreUnavailable              a server or disk that this deployment needs
 │   ├── HistoryUnavailable        PostgreSQL
@@ -404,7 +404,7 @@ class UpstreamJobOverdue(UpstreamError):
 
 
 class PushLost(UpstreamError):
-    """The connection on which a vendor tells of changes is closed or silent, or what it sends is not as documented."""
+    """The connection on which a vendor reports changes is closed or silent, or what it sends is not as documented."""
 
     retryable = True
     http_status = 503

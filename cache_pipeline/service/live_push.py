@@ -1,4 +1,4 @@
-"""Keeps live reports fresh to a second where a vendor tells of changes, and asks for them in between where it does not.
+"""Keeps live reports fresh to a second where a vendor reports changes, and asks for them in between where it does not.
 
 One process of the deployment follows a report; the others read the hot tier. While the vendor's connection is gone, the same process asks
 as often as without it, and every answer says so.
@@ -96,7 +96,7 @@ class LivePush:
             if self._lost_since is None:
                 self._lost_since, self._push_since = self.answers.clock(), None
                 logger.warning(
-                    "%s: the vendor no longer tells of changes, so it is asked: %s", self.report.name, problem
+                    "%s: the vendor no longer reports changes, so it is asked: %s", self.report.name, problem
                 )
             if self.answers.clock() - started > timedelta(seconds=self.pace.longest_retry):
                 retry = self.pace.first_retry
@@ -114,7 +114,7 @@ class LivePush:
                 now = self.answers.clock()
                 connected_at = connected_at or now
                 if self._lost_since is not None and now - connected_at >= timedelta(seconds=self.pace.settle):
-                    logger.warning("%s: the vendor tells of changes again", self.report.name)
+                    logger.warning("%s: the vendor reports changes again", self.report.name)
                     self._lost_since = None
                 answer = await asyncio.to_thread(render_rows, self.report, rows, now, self._delivery(connected_at))
                 await self.answers.store(key, answer)

@@ -1,4 +1,4 @@
-"""Notification channels: a WebSocket on which the simulator tells of every change of a queue's observations.
+"""Notification channels: a WebSocket on which the simulator reports every change of a queue's observations.
 
 The vendor documents the paths, `id`, `connectUri` and `expires` of a channel, which lives a day, 20 channels for a client, 1,000
 topics and one socket for a channel, at most one notification a second for each topic, the answer to `{"message": "ping"}`, and that

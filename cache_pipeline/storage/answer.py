@@ -95,10 +95,10 @@ class LiveDelivery:
     """How the figures of a live report came here.
 
     Attributes:
-        mode: ``query``: asked for when a reader wanted them. ``push``: the vendor tells of each change. ``polling``: asked for
+        mode: ``query``: asked for when a reader wanted them. ``push``: the vendor reports each change. ``polling``: asked for
             because the vendor no longer does.
         since: Since when, of push and polling.
-        problem: Why the vendor no longer tells of changes.
+        problem: Why the vendor no longer reports changes.
     """
 
     mode: DeliveryMode = DeliveryMode.query

@@ -111,7 +111,7 @@ async def test_browser_sees_a_call_within_two_seconds(open_api):
         opened_page() as page,
     ):
         await page.goto(f"{url}/live")
-        await page.get_by_text("the vendor tells of each change").wait_for()
+        await page.get_by_text("the vendor reports each change").wait_for()
         await api.vendor.post("/simulator/calls", json={"queue": 1, "wait_seconds": 600})
         started = time.monotonic()
         await page.locator("#totals dd").first.filter(has_text="1").wait_for()

@@ -302,7 +302,7 @@ def _observations(api: Any) -> dict[str, Any]:
 
 
 def _notifications(api: Any) -> dict[str, Any]:
-    """Return what a channel tells of a call that is placed, through the SDK's channel and subscription."""
+    """Return what a channel reports about a call that is placed, through the SDK's channel and subscription."""
     notifications = sdk.NotificationsApi(api.api_client)
     queue = sdk.RoutingApi(api.api_client).get_routing_queues(page_size=100).entities
     channel = notifications.post_notifications_channels()

@@ -188,7 +188,7 @@ function drawAge() {
 
 function delivery() {
   const { mode, since } = shown.delivery;
-  if (mode === "push") return "; the vendor tells of each change";
+  if (mode === "push") return "; the vendor reports each change";
   return mode === "polling" ? `; asked for twice a minute, because no changes are told since ${since.slice(11, 19)} UTC` : "";
 }
 

@@ -1,4 +1,4 @@
-"""Notification channels: the vendor tells of every change of its queues over a WebSocket, at most once a second for each.
+"""Notification channels: the vendor reports every change of its queues over a WebSocket, at most once a second for each.
 
 Documented: `POST /api/v2/notifications/channels` with `id`, `connectUri` and `expires`, a day later; `PUT …/channels/{id}/subscriptions`;
 1,000 topics and one socket for a channel; the topic of a queue's observations; that nothing is sent again after a gap. Documented too:
@@ -183,7 +183,7 @@ def read_notification(
 
 @dataclass
 class _Socket:
-    """One open channel: its queues, and the moment up to which it has told of all their changes."""
+    """One open channel: its queues, and the moment up to which it has reported all their changes."""
 
     connection: ClientConnection
     queues: Mapping[str, str]
