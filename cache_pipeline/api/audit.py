@@ -10,6 +10,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from cache_pipeline.api.auth import read_key
 from cache_pipeline.api.parsing import ParsedQuery
 from cache_pipeline.storage.api_key import KEY_FORM, Principal
 
@@ -17,12 +18,6 @@ from cache_pipeline.storage.api_key import KEY_FORM, Principal
 audit_logger = logging.getLogger("cache_pipeline.audit")
 #: Paths that monitors and browsers ask for without a key, every few seconds.
 _UNRECORDED_PATHS = ("/healthz", "/readyz", "/metrics")
-
-
-def read_key(headers: Headers) -> str | None:
-    """Return the credential of a request, or None if it sent none."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
 def refusal_reason(scope: Scope) -> str:

@@ -7,12 +7,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
 
+from starlette.datastructures import Headers
+
 from cache_pipeline.storage.api_key import Principal, has_credential_form, hash_secret
 from cache_pipeline.storage.base import ApiKeyStore
 
 #: How long a key is cached, and so how long a revoked key may still work.
 _CACHE_SECONDS = 5.0
 _MAX_CACHED_KEYS, _MAX_CACHED_REFUSALS = 10_000, 256
+
+
+def read_key(headers: Headers) -> str | None:
+    """Return the credential of a request, or None if it sent none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
 class ApiKeyCache:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from cache_pipeline.api.audit import read_key
+from cache_pipeline.api.auth import read_key
 from cache_pipeline.api.browser_session import find_signed_in
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
@@ -109,22 +109,14 @@ async def _viewer(
 Viewer = Annotated[Principal, Depends(_viewer)]
 
 
-async def _operator(
-    query_service: QueryServiceDependency,
-    request: Request,
-    _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    _header_key: Annotated[str | None, Security(_header)],
-) -> Principal:
-    principal = await find_viewer(query_service, request)
-    if principal is None:
-        raise unauthorized()
-    if not principal.is_operator:
+async def _operator(viewer: Viewer) -> Principal:
+    if not viewer.is_operator:
         raise Problem(
             "forbidden",
             403,
             "this API key may not see the deployment: `cache-pipeline keys create NAME --operator` creates one that may",
         )
-    return principal
+    return viewer
 
 
 #: A caller who may see the state of the whole deployment: by key, by the cookie of a page, or by the name that a proxy vouches for.
