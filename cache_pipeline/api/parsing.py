@@ -152,8 +152,7 @@ def parse_payload(
     Raises:
         QueryError: The query is invalid; the error says where.
     """
-    permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
-    return _check_limits(service, find_report_for(read_payload(body), permitted, service.columns), max_buckets)
+    return parse_first_payload(service, reports, [read_payload(body)], caller, max_buckets)
 
 
 def parse_ad_hoc(service: ReportService, payload: QueryPayload, delivery: str, max_buckets: int) -> ParsedQuery:
