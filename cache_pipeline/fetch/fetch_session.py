@@ -103,24 +103,29 @@ class FetchSession:
         Args:
             partitions: Interval by partition key; its ends must be boundaries of the granularity.
         """
-        failed: set[str] = set()
-        async with aclosing(self._fetch_missing_metrics(partitions)) as events:
-            async for event in events:
-                if isinstance(event, FailedPartition):
-                    failed.add(event.key)
-                yield event
-        async with aclosing(
-            self._fetch_all_metrics({key: span for key, span in partitions.items() if key not in failed})
-        ) as events:
+        coverage, failed = await self._read_coverage(), set[str]()
+        rule = GapRule(self.report, self.clock(), self.refetch)
+        if gaps := rule.partial_gaps(IntervalSet(partitions.values()), coverage):
+            async with aclosing(self._fetch_missing_metrics(partitions, gaps)) as events:
+                async for event in events:
+                    if isinstance(event, FailedPartition):
+                        failed.add(event.key)
+                    yield event
+            coverage = await self._read_coverage()
+        remaining = {key: span for key, span in partitions.items() if key not in failed}
+        async with aclosing(self._fetch_all_metrics(remaining, coverage)) as events:
             async for event in events:
                 yield event
 
-    async def _fetch_missing_metrics(self, partitions: Mapping[str, Interval]) -> AsyncGenerator[FetchEvent]:
+    async def _read_coverage(self) -> Coverage:
+        return await asyncio.to_thread(self.history.coverage, self.series)
+
+    async def _fetch_missing_metrics(
+        self, partitions: Mapping[str, Interval], gaps: Iterable[tuple[tuple[str, ...], IntervalSet]]
+    ) -> AsyncGenerator[FetchEvent]:
         """Fetch the metrics that history lacks where the others are final; yield the failed partitions and the progress."""
-        now = self.clock()
-        coverage = await asyncio.to_thread(self.history.coverage, self.series)
-        rule, failed = GapRule(self.report, now, self.refetch), set[str]()
-        for metrics, intervals in rule.partial_gaps(IntervalSet(partitions.values()), coverage):
+        failed = set[str]()
+        for metrics, intervals in gaps:
             parts = {
                 f"{key} {part}": (key, part)
                 for key, span in partitions.items()
@@ -140,10 +145,12 @@ class FetchSession:
                         failed.add(key)
                         yield FailedPartition(key, partitions[key], event.error)
 
-    async def _fetch_all_metrics(self, partitions: Mapping[str, Interval]) -> AsyncGenerator[FetchEvent]:
+    async def _fetch_all_metrics(
+        self, partitions: Mapping[str, Interval], coverage: Coverage
+    ) -> AsyncGenerator[FetchEvent]:
         """Fetch every metric of the session's series, as `fetch` does."""
         now = self.clock()
-        plan = await self._plan(partitions, now)
+        plan = await self._plan(partitions, coverage, now)
         for refused in plan.refused:
             yield refused
         progress = PartitionProgress(plan.partitions, IntervalSet(plan.chunks), plan.stored)
@@ -198,7 +205,7 @@ class FetchSession:
             finally:
                 await cancel_and_wait([working])
 
-    async def _plan(self, partitions: Mapping[str, Interval], now: datetime) -> _SessionPlan:
+    async def _plan(self, partitions: Mapping[str, Interval], coverage: Coverage, now: datetime) -> _SessionPlan:
         report = self.report
         refused = [
             FailedPartition(key, span, future_interval_error(span))
@@ -207,7 +214,6 @@ class FetchSession:
         ]
         begun = {key: span for key, span in partitions.items() if clip_to_now(span, report, now) is not None}
         requested = IntervalSet(begun.values())
-        coverage = await asyncio.to_thread(self.history.coverage, self.series)
         rule = GapRule(report, now, self.refetch)
         missing = IntervalSet(gap for each in requested for gap in rule.missing(each, coverage))
         gaps = IntervalSet(part for gap in missing if (part := clip_to_now(gap, report, now)))
