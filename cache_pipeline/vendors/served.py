@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.job import JobState
@@ -148,3 +151,30 @@ class ServedApi:
     jobs: tuple[JobPaths, ...]
     correlation_header: str
     describe_error: Callable[[ErrorFacts], tuple[int, Mapping[str, object]]]
+
+
+def format_instant(instant: datetime) -> str:
+    """Format a UTC instant with milliseconds, as these APIs do."""
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode_cursor(position: int) -> str:
+    """Return the cursor of the page that begins at a position of an answer."""
+    return base64.urlsafe_b64encode(str(position).encode()).decode()
+
+
+def decode_cursor(cursor: str | None) -> int:
+    """Return the position of a cursor; 0 without one.
+
+    Raises:
+        InvalidQuery: It is no cursor of ours.
+    """
+    if not cursor:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii")
+    except ValueError:
+        text = ""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InvalidQuery("cursor", "is not the cursor of a page of this job: send it as it came")
+    return int(text)

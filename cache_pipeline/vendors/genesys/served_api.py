@@ -6,11 +6,8 @@ occur, and metrics in the order of the query; buckets are in time order.
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +21,18 @@ from cache_pipeline.vendors.genesys.aggregates import AGGREGATES_PAGE_SIZE, SPLI
 from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
-from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, QueryPath, ServedApi, ServedQuery, ServedRows
+from cache_pipeline.vendors.served import (
+    ErrorFacts,
+    JobFacts,
+    JobPaths,
+    QueryPath,
+    ServedApi,
+    ServedQuery,
+    ServedRows,
+    decode_cursor,
+    encode_cursor,
+    format_instant,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,11 +175,7 @@ def _merge(rows: pa.Table, keys: Sequence[str], shape: _Shape) -> pa.Table:
 
 
 def _format_interval(interval: Interval) -> str:
-    return f"{_format_instant(interval.start)}/{_format_instant(interval.end)}"
-
-
-def _format_instant(instant: datetime) -> str:
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{format_instant(interval.start)}/{format_instant(interval.end)}"
 
 
 def read_aggregate_job(family: str, body: object) -> ServedQuery:
@@ -197,11 +201,11 @@ def _describe_job(facts: JobFacts) -> Mapping[str, object]:
     """Return a job as the vendor's ``AsyncQueryStatus``; fields without a value are absent."""
     status: dict[str, object] = {
         "state": _STATES[facts.state],
-        "expirationDate": _format_instant(facts.expires_at),
-        "submissionDate": _format_instant(facts.submitted_at),
+        "expirationDate": format_instant(facts.expires_at),
+        "submissionDate": format_instant(facts.submitted_at),
     }
     if facts.finished_at is not None:
-        status["completionDate"] = _format_instant(facts.finished_at)
+        status["completionDate"] = format_instant(facts.finished_at)
     if facts.error is not None:
         status["errorMessage"] = facts.error
     return status
@@ -211,24 +215,12 @@ def _page_of_job(
     _facts: JobFacts, answer: Mapping[str, Any], body: Mapping[str, Any], parameters: Mapping[str, str]
 ) -> tuple[Mapping[str, object], bool]:
     """Return some groups of an answer; all pages but the last have a cursor to the next."""
-    results, size, start = answer["results"], _page_size(body), _read_cursor(parameters.get("cursor"))
+    results, size, start = answer["results"], _page_size(body), decode_cursor(parameters.get("cursor"))
     end = start + size
     page: dict[str, object] = {"results": results[start:end]}
     if end >= len(results):
         return page, True
-    return {**page, "cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}, False
-
-
-def _read_cursor(cursor: str | None) -> int:
-    if not cursor:
-        return 0
-    try:
-        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii")
-    except ValueError:
-        text = ""
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise InvalidQuery("cursor", "is not the cursor of a page of this job: send it as it came")
-    return int(text)
+    return {**page, "cursor": encode_cursor(end)}, False
 
 
 def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:

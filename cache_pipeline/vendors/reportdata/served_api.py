@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.schema import to_snake_case
 from cache_pipeline.storage.job import JobState
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
-from cache_pipeline.vendors.served import ErrorFacts, JobFacts, JobPaths, ServedApi, ServedQuery, ServedRows
+from cache_pipeline.vendors.served import (
+    ErrorFacts,
+    JobFacts,
+    JobPaths,
+    ServedApi,
+    ServedQuery,
+    ServedRows,
+    decode_cursor,
+    encode_cursor,
+    format_instant,
+)
 
 _PREFIX = "/api/v2/analytics/reportdata/"
 _QUERY = f"{_PREFIX}query"
@@ -41,15 +49,15 @@ def _render(served: ServedRows) -> Mapping[str, object]:
     metrics = {name: to_snake_case(name) for name in served.report.metrics}
     rows = [
         {
-            "intervalStart": _format_instant(row["interval_start"]),
-            "intervalEnd": _format_instant(row["interval_end"]),
+            "intervalStart": format_instant(row["interval_start"]),
+            "intervalEnd": format_instant(row["interval_end"]),
             **{name: row[column] for name, column in dimensions.items() if row[column] is not None},
             **{name: row[column] for name, column in metrics.items()},
         }
         for row in served.rows.to_pylist()
         if any(row[column] for column in metrics.values())
     ]
-    return {"rows": rows, "dataAvailabilityDate": _format_instant(served.complete_through)}
+    return {"rows": rows, "dataAvailabilityDate": format_instant(served.complete_through)}
 
 
 def _describe(facts: JobFacts) -> Mapping[str, object]:
@@ -57,7 +65,7 @@ def _describe(facts: JobFacts) -> Mapping[str, object]:
         "id": facts.id,
         "status": _STATUSES[facts.state],
         "percentComplete": int(facts.percent),
-        "createdTime": _format_instant(facts.submitted_at),
+        "createdTime": format_instant(facts.submitted_at),
     }
     if facts.state is JobState.done:
         status["resultUrl"] = f"{_QUERY}/{facts.id}/results"
@@ -68,41 +76,26 @@ def _describe(facts: JobFacts) -> Mapping[str, object]:
 
 def _accept(facts: JobFacts) -> tuple[int, Mapping[str, object]]:
     """Return what a submit is answered with: always a query that is queued, as clients expect (G1)."""
-    created = _format_instant(facts.submitted_at)
+    created = format_instant(facts.submitted_at)
     return 200, {"id": facts.id, "status": "queued", "percentComplete": 0, "createdTime": created}
 
 
 def _page(
     facts: JobFacts, answer: Mapping[str, Any], _body: Mapping[str, Any], parameters: Mapping[str, str]
 ) -> tuple[Mapping[str, object], bool]:
-    rows, start = answer["rows"], _read_number(_decode(parameters.get("cursor")), "cursor", 0)
-    size = _read_number(parameters.get("pageSize"), "pageSize", _DEFAULT_PAGE_SIZE)
-    if not 1 <= size <= _MAX_PAGE_SIZE:
-        raise InvalidQuery("pageSize", f"is not a whole number from 1 to {_MAX_PAGE_SIZE}")
-    end = start + size
+    rows, start = answer["rows"], decode_cursor(parameters.get("cursor"))
+    end = start + _page_size(parameters.get("pageSize"))
     page: dict[str, object] = {**answer, "id": facts.id, "rows": rows[start:end]}
     if end >= len(rows):
         return page, True
-    return {**page, "cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}, False
+    return {**page, "cursor": encode_cursor(end)}, False
 
 
-def _decode(cursor: str | None) -> str | None:
-    try:
-        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii") if cursor else None
-    except ValueError:
-        return ""
-
-
-def _read_number(text: str | None, field: str, default: int) -> int:
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise InvalidQuery(field, "is not valid: send the cursor as it came, and a whole number as pageSize")
-    return int(text)
-
-
-def _format_instant(instant: datetime) -> str:
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _page_size(text: str | None) -> int:
+    size = int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else 0
+    if text is not None and not 1 <= size <= _MAX_PAGE_SIZE:
+        raise InvalidQuery("pageSize", f"is not a whole number from 1 to {_MAX_PAGE_SIZE}")
+    return size or _DEFAULT_PAGE_SIZE
 
 
 def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
