@@ -88,7 +88,7 @@ def measure(progress: ProgressCallback) -> Result:
         return Result("api", tuple(rows))
 
 
-def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:
+def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path, platform: str = "reportdata") -> Settings:
     """Return settings for these servers, with a quota that is never the limit."""
     return StandaloneSettings(
         postgres_url=SecretStr(postgres_url),
@@ -96,7 +96,7 @@ def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> 
         reports_dir=folder / "reports",
         data_dir=folder / "data",
         accounts={
-            "reportdata": {
+            platform: {
                 "main": VendorAccount(
                     base_url=HttpUrl(vendor),
                     login_url=HttpUrl(f"{vendor}/oauth/token"),

@@ -21,16 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import HttpUrl, SecretStr
 
 from benchmarks.api import targets
-from benchmarks.api.benchmark import create_key
+from benchmarks.api.benchmark import create_key, deployment
 from benchmarks.api.servers import run_in_process
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.bootstrap import load_reports, migrate_history
 from cache_pipeline.embedded import embedded_servers
-from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
 
 _PROGRAM = Path(__file__).with_name("sdk_program.py")
@@ -133,7 +131,7 @@ def measure(progress: ProgressCallback) -> Result:
         vendor = stack.enter_context(
             simulator_process(SimulatorSettings(genesys_rate_limit=1_000_000, conversations_per_working_day=3000))
         )
-        settings = _deployment(stores.postgres_url, stores.redis_url, vendor, folder)
+        settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder, "genesys")
         migrate_history(settings, load_reports(settings))
         prefix, key_id, secret = create_key(settings).split("_", 2)
         api = stack.enter_context(run_in_process(targets.api, settings))
@@ -197,29 +195,6 @@ def _measure_scripts(ours: Mapping[str, str], queries: Sequence[_Query], folder:
         Row(f"{what}: refused", refused, "answers", target=Target("ours", "=", 0)),
         Row(f"{what}: 95th percentile", p95, "s", target=Target("ours", "<=", 2)),
     ]
-
-
-def _deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path) -> Settings:
-    return StandaloneSettings(
-        postgres_url=SecretStr(postgres_url),
-        redis_url=SecretStr(redis_url),
-        reports_dir=folder / "reports",
-        data_dir=folder / "data",
-        accounts={
-            "genesys": {
-                "main": VendorAccount(
-                    base_url=HttpUrl(vendor),
-                    login_url=HttpUrl(f"{vendor}/oauth/token"),
-                    clients=(
-                        ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret"), weight=1),
-                    ),
-                    rate_limit=1_000_000,
-                    window_seconds=None,
-                )
-            }
-        },
-        api=ApiSettings(requests_per_minute=1_000_000),
-    )
 
 
 def _calls(vendor: str) -> int:

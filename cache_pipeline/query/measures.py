@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -40,6 +40,21 @@ class Measure(BaseModel, frozen=True):
     label: str = Field(default="", max_length=60, description="Its name for people; default: from its name")
     description: str = Field(default="", max_length=300, description="What it means, in one sentence")
     better: int = Field(default=0, strict=True, ge=-1, le=1, description="1: more is better, -1: less is, 0: neither")
+
+    @classmethod
+    def count(cls, formula: str, label: str, description: str, better: int = 0) -> Self:
+        """Return a measure that counts events."""
+        return cls(formula=formula, kind="count", label=label, description=description, better=better)
+
+    @classmethod
+    def share(cls, formula: str, label: str, description: str, better: int = 0) -> Self:
+        """Return a measure that is a part of a whole."""
+        return cls(formula=formula, kind="share", label=label, description=description, better=better)
+
+    @classmethod
+    def duration(cls, formula: str, label: str, description: str, better: int = 0) -> Self:
+        """Return a measure that is a time in milliseconds."""
+        return cls(formula=formula, kind="duration", label=label, description=description, better=better)
 
     @field_validator("formula")
     @classmethod

@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from cache_pipeline.query.measures import Measure
 
 MEASURES: Mapping[str, Measure] = {
-    "offered": Measure(formula="n_offered", kind="count", label="Offered", description="contacts offered to a skill"),
-    "average_handle_time": Measure(
-        formula="t_handle_sum / t_handle_count",
-        kind="duration",
-        label="Average handle time",
-        description="time of agents, for each contact handled",
+    "offered": Measure.count("n_offered", "Offered", "contacts offered to a skill"),
+    "average_handle_time": Measure.duration(
+        "t_handle_sum / t_handle_count", "Average handle time", "time of agents, for each contact handled"
     ),
-    "average_talk_time": Measure(
-        formula="t_talk_sum / t_talk_count",
-        kind="duration",
-        label="Average talk time",
-        description="talk, for each contact with talk",
+    "average_talk_time": Measure.duration(
+        "t_talk_sum / t_talk_count", "Average talk time", "talk, for each contact with talk"
     ),
 }

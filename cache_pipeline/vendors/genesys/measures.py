@@ -13,41 +13,24 @@ _ROUTING = "t_agent_routing_status"
 
 
 def _average(metric: str, label: str, description: str, better: int = 0) -> Measure:
-    return Measure(
-        formula=f"{metric}_sum / {metric}_count", kind="duration", label=label, description=description, better=better
-    )
+    return Measure.duration(f"{metric}_sum / {metric}_count", label, description, better)
 
 
 MEASURES: Mapping[str, Measure] = {
-    "offered": Measure(
-        formula="n_offered", kind="count", label="Offered", description="interactions offered to a queue"
+    "offered": Measure.count("n_offered", "Offered", "interactions offered to a queue"),
+    "answered": Measure.count("t_answered_count", "Answered", "interactions that an agent answered"),
+    "handled": Measure.count("t_handle_count", "Handled", "interactions that an agent handled"),
+    "abandoned": Measure.count(
+        "t_abandon_count", "Abandoned", "interactions that ended in a queue before an agent answered", -1
     ),
-    "answered": Measure(
-        formula="t_answered_count", kind="count", label="Answered", description="interactions that an agent answered"
+    "abandon_rate": Measure.share(
+        "t_abandon_count / n_offered", "Abandon rate", "abandoned, as a share of offered", -1
     ),
-    "handled": Measure(
-        formula="t_handle_count", kind="count", label="Handled", description="interactions that an agent handled"
-    ),
-    "abandoned": Measure(
-        formula="t_abandon_count",
-        kind="count",
-        label="Abandoned",
-        description="interactions that ended in a queue before an agent answered",
-        better=-1,
-    ),
-    "abandon_rate": Measure(
-        formula="t_abandon_count / n_offered",
-        kind="share",
-        label="Abandon rate",
-        description="abandoned, as a share of offered",
-        better=-1,
-    ),
-    "service_level": Measure(
-        formula="o_service_level_numerator / o_service_level_denominator",
-        kind="share",
-        label="Service level",
-        description="answered within the target, as a share of what the organisation's settings count",
-        better=1,
+    "service_level": Measure.share(
+        "o_service_level_numerator / o_service_level_denominator",
+        "Service level",
+        "answered within the target, as a share of what the organisation's settings count",
+        1,
     ),
     "average_handle_time": _average(
         "t_handle",
@@ -60,20 +43,8 @@ MEASURES: Mapping[str, Measure] = {
     "average_wait": _average(
         "t_wait", "Average wait", "wait in a queue, answered or not, for each interaction that waited", -1
     ),
-    "answer_rate": Measure(
-        formula="t_answered_count / n_offered",
-        kind="share",
-        label="Answer rate",
-        description="answered, as a share of offered",
-        better=1,
-    ),
-    "transferred": Measure(
-        formula="n_transferred",
-        kind="count",
-        label="Transferred",
-        description="interactions that an agent transferred",
-        better=-1,
-    ),
+    "answer_rate": Measure.share("t_answered_count / n_offered", "Answer rate", "answered, as a share of offered", 1),
+    "transferred": Measure.count("n_transferred", "Transferred", "interactions that an agent transferred", -1),
     "average_talk_time": _average("t_talk_complete", "Average talk time", "talk, for each interaction with talk"),
     "average_hold_time": _average(
         "t_held_complete", "Average hold time", "hold, for each interaction that was on hold", -1
@@ -81,10 +52,9 @@ MEASURES: Mapping[str, Measure] = {
     "average_after_call_work": _average(
         "t_acw", "Average after-call work", "after-call work, for each interaction with any"
     ),
-    "occupancy": Measure(
-        formula=f"{_ROUTING}_interacting / ({_ROUTING}_interacting + {_ROUTING}_communicating + {_ROUTING}_idle)",
-        kind="share",
-        label="Occupancy",
-        description="time in interactions, as a share of the time on queue",
+    "occupancy": Measure.share(
+        f"{_ROUTING}_interacting / ({_ROUTING}_interacting + {_ROUTING}_communicating + {_ROUTING}_idle)",
+        "Occupancy",
+        "time in interactions, as a share of the time on queue",
     ),
 }
