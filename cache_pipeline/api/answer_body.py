@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cache_pipeline.api.negotiation import MediaFormat
 from cache_pipeline.query.schema import Column
 from cache_pipeline.storage.answer import describe_answer, read_rows
-from cache_pipeline.storage.rendering import csv_text, disarm_formula, rows_as_csv
+from cache_pipeline.storage.rendering import csv_heading, rows_as_csv
 
 _ROWS_PER_PART = 10_000
 #: What of an answer's head the formats of Arrow have as metadata.
@@ -41,8 +41,7 @@ def render_body(
     """
     table = _table(body, columns, rows)
     if media_format is MediaFormat.csv:
-        names = map(disarm_formula, table.schema.names) if has_safe_text else table.schema.names
-        yield (",".join(map(csv_text, names)) + "\r\n").encode()
+        yield csv_heading(table.schema.names, has_safe_text=has_safe_text)
         for start in range(0, table.num_rows, _ROWS_PER_PART):
             yield rows_as_csv(table.slice(start, _ROWS_PER_PART), has_safe_text=has_safe_text)
     elif media_format is MediaFormat.parquet:

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cache_pipeline.errors import CachePipelineError
-from cache_pipeline.storage.rendering import csv_text, disarm_formula, rows_as_csv
+from cache_pipeline.storage.rendering import csv_heading, rows_as_csv
 
 _ARROW = "application/vnd.apache.arrow.stream"
 _MIN_RETRY_SECONDS = 0.2
@@ -86,9 +86,8 @@ class ClientAnswer:
         Args:
             has_safe_text: Whether texts that a spreadsheet would run as formulas get a leading apostrophe.
         """
-        names = map(disarm_formula, self.table.schema.names) if has_safe_text else self.table.schema.names
-        heading = ",".join(map(csv_text, names)) + "\r\n"
-        return heading.encode() + rows_as_csv(self.table, has_safe_text=has_safe_text)
+        heading = csv_heading(self.table.schema.names, has_safe_text=has_safe_text)
+        return heading + rows_as_csv(self.table, has_safe_text=has_safe_text)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Values of a column repeat: the same bucket and the same queue stand in many rows
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,6 +46,12 @@ def rows_as_csv(rows: pa.Table, *, has_safe_text: bool = False) -> bytes:
     to_text = _safe_csv_text if has_safe_text else csv_text
     lines = _join_columns([_as_text(column, to_text, null="") for column in _columns(rows)])
     return _join(lines, "\r\n") + b"\r\n"
+
+
+def csv_heading(names: Sequence[str], *, has_safe_text: bool = False) -> bytes:
+    """Return the line of CSV that precedes the rows of `rows_as_csv`."""
+    to_text = _safe_csv_text if has_safe_text else csv_text
+    return f"{','.join(map(to_text, names))}\r\n".encode()
 
 
 def disarm_formula(text: str) -> str:

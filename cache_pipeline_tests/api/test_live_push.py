@@ -73,7 +73,7 @@ async def test_off_by_default(open_api):
         assert await _count(api, "notifications") == 0
 
 
-async def test_one_process_holds_the_channel_and_another_takes_it_over(open_api):
+async def test_one_process_holds_the_channel_and_the_others_read(open_api):
     async with open_api(live=[BOARD], vendor=QUIET, clock=Now(), api=PUSH) as api, AsyncExitStack() as first:
         await _until(api, _mode("push"))
         other = create_app(api.settings, reports={REPORT.name: REPORT}, live_reports={BOARD.name: BOARD})

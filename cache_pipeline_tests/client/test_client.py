@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from cache_pipeline.client import (
     QueryRefused,
     UnexpectedResponse,
 )
-from cache_pipeline.client.answer import retry_after
+from cache_pipeline.client.answer import ClientAnswer, retry_after
 from cache_pipeline.client.exchange import Pause, QueryExchange, SendRequest
 
 TABLE = pa.table({"offered": [3]})
@@ -232,3 +233,12 @@ def test_failed_job_raises_its_reason():
 def test_malformed_key_is_refused_before_sending():
     with pytest.raises(ValueError, match="keys create"):
         Client("http://127.0.0.1:9", key="cp_…")
+
+
+@pytest.mark.parametrize(("has_safe_text", "name", "text"), [(False, "=name", "=1+1"), (True, "'=name", "'=1+1")])
+def test_rows_as_csv_hold_no_formula_on_request(has_safe_text: bool, name: str, text: str):
+    table = pa.table({"=name": ["=1+1", "plain, with a comma"], "offered": [1, None]})
+    answer = ClientAnswer(table, datetime(2026, 1, 5, tzinfo=UTC), None, "", "")
+    assert answer.to_csv(has_safe_text=has_safe_text).decode() == (
+        f'{name},offered\r\n{text},1\r\n"plain, with a comma",\r\n'
+    )

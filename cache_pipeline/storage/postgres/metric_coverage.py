@@ -16,7 +16,6 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange, text_array
 
-_RANGES = ("final", "provisional", "unverified", "unexpected")
 _SELECT_OTHERS = SQL(
     """
     SELECT to_json(c.metrics)::text, {bounds}::text FROM cache_pipeline_state.coverage AS c
