@@ -249,12 +249,14 @@ def parse_filters(text: str | None) -> Any:
         raise InvalidQuery("filters", 'is not JSON: write {"predicates": [...]}') from error
 
 
-def answer_url(report: str, request: Mapping[str, Any]) -> str:
-    """Return the path of the answer to a job's request."""
+def answer_url(report: str, request: Mapping[str, Any]) -> str | None:
+    """Return the path of the answer to a job's request; None for a report that is not declared, which has no path."""
+    if AD_HOC in request:
+        return None
     parameters: dict[str, str] = {
         name: value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
         for name, value in request.items()
-        if name not in (REFRESH, AD_HOC)
+        if name != REFRESH
     }
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 

@@ -9,7 +9,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from cache_pipeline.query.ad_hoc import PROPOSAL_REQUESTS, propose_declaration
 from cache_pipeline.service.status import DayState, ReportStatus
+from cache_pipeline.storage.base import AdHocSeriesInfo
 from cache_pipeline.storage.job import ApiJob, JobState
 from cache_pipeline.upstream.quota import ClientState
 
@@ -97,7 +99,9 @@ class JobLinks(_Schema):
 
     self: str
     events: str = Field(description="Path of its server-sent progress events")
-    result: str | None = Field(description="Path of the answer, once the job is done")
+    result: str | None = Field(
+        description="Path of the answer, once the job is done; null for a query at a vendor's own path, which is sent again"
+    )
 
 
 class Chunks(_Schema):
@@ -368,6 +372,20 @@ class FailedJobView(_Schema):
     detail: str = Field(description="What is wrong and how to fix it")
 
 
+class AdHocSeriesView(_Schema):
+    """The rows of queries that no declared report holds."""
+
+    name: str
+    query_type: str
+    granularity: str
+    group_by: list[str]
+    metrics: list[str]
+    requests: int = Field(description="How often they were asked for")
+    last_requested_at: datetime
+    is_asked_often: bool = Field(description="Whether a declaration is worth while: it fetches the figures in advance")
+    declaration: dict[str, Any] = Field(description="The declaration of a report that would hold them")
+
+
 class TodayView(_Schema):
     """Requests since 00:00 UTC."""
 
@@ -389,6 +407,9 @@ class StatusView(_Schema):
     oldest_job_seconds: float | None = Field(description="How long the oldest waiting job has waited")
     workers: dict[str, int] | None = Field(description="Workers alive, and workers lost within 15 minutes")
     failed_jobs: list[FailedJobView] | None = Field(description="The last jobs of the key's tenant that failed")
+    ad_hoc_series: list[AdHocSeriesView] | None = Field(
+        description="Queries of the key's tenant that no declared report holds, the most requested first"
+    )
     unavailable: dict[str, str]
 
 
@@ -412,7 +433,22 @@ def report_status_view(status: ReportStatus) -> ReportStatusView:
     )
 
 
-def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, result: str) -> JobView:
+def ad_hoc_series_view(series: AdHocSeriesInfo) -> AdHocSeriesView:
+    """Return the response body of an ad hoc series."""
+    return AdHocSeriesView(
+        name=series.name,
+        query_type=series.declaration["query_type"],
+        granularity=series.declaration["granularity"],
+        group_by=series.declaration["group_by"],
+        metrics=sorted(series.metrics),
+        requests=series.requests,
+        last_requested_at=series.last_requested_at,
+        is_asked_often=series.requests >= PROPOSAL_REQUESTS,
+        declaration=propose_declaration(series.declaration, series.metrics, series.created_at),
+    )
+
+
+def job_view(job: ApiJob, *, position: int | None, retry_after: int | None, result: str | None) -> JobView:
     """Return the response body of a job."""
     path = f"/v1/jobs/{job.id}"
     return JobView(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.query.ad_hoc import PROPOSAL_REQUESTS
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.base import AdHocSeriesInfo
 from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
@@ -15,8 +16,8 @@ from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline.upstream.quota import ClientState
 
-#: Ad hoc series that are shown, and the requests from which a declaration is proposed: it fetches figures in advance.
-_MAX_AD_HOC, _OFTEN = 20, 20
+#: Ad hoc series that are shown.
+_MAX_AD_HOC = 20
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def _counts(counts: dict[str, int]) -> str:
 def _describe_ad_hoc(each: AdHocSeriesInfo) -> str:
     declared = each.declaration
     groups = ", ".join(declared["group_by"]) or "nothing"
-    proposal = "; declare a report for it (status --json has the declaration)" if each.requests >= _OFTEN else ""
+    proposal = (
+        "; declare a report for it (status --json has the declaration)" if each.requests >= PROPOSAL_REQUESTS else ""
+    )
     return (
         f"{declared['query_type']} by {groups}, {declared['granularity']}, {', '.join(each.metrics)}: "
         f"{each.requests} requests, the last at {each.last_requested_at:%Y-%m-%d %H:%M}Z{proposal}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cache_pipeline.api.schemas import report_status_view
+from cache_pipeline.api.schemas import ad_hoc_series_view, report_status_view
 from cache_pipeline.bootstrap import load_reports, utc_now
 from cache_pipeline.cli.activity import describe_activity, read_activity
 from cache_pipeline.query.declarations import find_report
@@ -48,7 +48,8 @@ def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT00
     work = asyncio.run(read_activity(settings))
     if as_json:
         reports = [report_status_view(each).model_dump(mode="json", by_alias=True) for each in statuses]
-        click.echo(json.dumps({"reports": reports, **asdict(work)}, indent=1, default=str))
+        ad_hoc = [ad_hoc_series_view(each).model_dump(mode="json", by_alias=True) for each in work.ad_hoc]
+        click.echo(json.dumps({"reports": reports, **asdict(work), "ad_hoc": ad_hoc}, indent=1, default=str))
         return
     console = Console()
     if report:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +17,11 @@ from cache_pipeline.query.series import Series
 #: Begins the names of ad hoc series, which are also the names of their tables.
 AD_HOC_PREFIX = "ad_hoc_"
 _DIGITS = 16
+#: The requests from which a declaration is proposed.
+PROPOSAL_REQUESTS = 20
+#: A proposed report begins so long before its first request: most queries ask for at most two months.
+_PROPOSED_DIGITS = 6
+_PROPOSED_PAST = timedelta(days=62)
 #: An ad hoc series has no beginning of its own; the vendor's retention limits what is asked of it.
 _START = date(2000, 1, 1)
 
@@ -73,6 +78,24 @@ def read_ad_hoc(declaration: dict[str, Any]) -> Report:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "payload"
         raise InvalidQuery(field, first["msg"].removeprefix("Value error, ")) from error
+
+
+def propose_declaration(
+    declaration: Mapping[str, Any], metrics: Iterable[str], first_requested_at: datetime
+) -> dict[str, Any]:
+    """Return the declaration of a report that would hold all that was asked of a series.
+
+    It has another name, because the table of the series is dropped some time after its last request.
+    """
+    digits = str(declaration["name"]).removeprefix(AD_HOC_PREFIX)[:_PROPOSED_DIGITS]
+    groups = ", ".join(declaration["group_by"])
+    return {
+        **declaration,
+        "name": f"{declaration['query_type']}_{digits}".lower(),
+        "description": f"Figures of {declaration['query_type']}{f' by {groups}' if groups else ''}",
+        "metrics": sorted(metrics),
+        "start": (first_requested_at - _PROPOSED_PAST).date().isoformat(),
+    }
 
 
 def _step(granularity: str | None) -> Step:

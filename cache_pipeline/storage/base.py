@@ -810,8 +810,8 @@ class AdHocSeriesRegister(Protocol):
         """Drop the series that were not asked for within a time, with their rows, and return their names."""
         ...
 
-    async def all(self) -> list[AdHocSeriesInfo]:
-        """Return every series, the most requested first."""
+    async def all(self, tenant: str | None = None) -> list[AdHocSeriesInfo]:
+        """Return every series, or those of a tenant, the most requested first."""
         ...
 
 

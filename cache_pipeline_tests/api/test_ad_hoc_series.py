@@ -3,6 +3,7 @@
 import pytest
 
 from cache_pipeline.cli.activity import describe_activity, read_activity
+from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_served import served
@@ -129,6 +130,39 @@ async def test_status_proposes_to_declare_what_is_asked_for_often(open_api):
     )
     assert "declare a report for it" in line
     assert activity.ad_hoc[0].declaration["time_zone"] == "Europe/Berlin"
+
+
+async def test_status_has_a_tenants_series_with_a_declaration_that_holds_them(open_api):
+    async with open_api(FLOWS, api=KEYS) as api:
+        api.start_worker()
+        ours = await create_key(api, is_operator=True)
+        theirs = await create_key(api, tenant="theirs", is_operator=True)
+        await _post(api, BERLIN, ours)
+        await _post(api, BERLIN | {"metrics": ["tTalk"]}, ours)
+        (series,) = (await api.http.get("/v1/status", headers=ours)).json()["adHocSeries"]
+        others = await api.http.get("/v1/status", headers=theirs)
+        assert others.json()["adHocSeries"] == []
+        await api.stop_workers()
+    assert (series["requests"], series["isAskedOften"]) == (2, False)
+    assert series["metrics"] == ["nOffered", "tHandle", "tTalk"]
+    # The figures of the test are older than its first request, before which a proposed report begins.
+    declared = Report.model_validate(series["declaration"] | {"start": "2025-01-01"})
+    assert declared.name.startswith("conversations_")
+    async with open_api(FLOWS, declared, api=ApiSettings(auth="keys", ad_hoc_series=0)) as api:
+        api.start_worker()
+        await _post(api, BERLIN | {"metrics": ["tTalk", "tHandle"]}, await create_key(api))
+
+
+async def test_job_of_an_ad_hoc_series_has_no_link_to_a_report(open_api):
+    async with open_api(FLOWS, api=KEYS) as api:
+        api.start_worker()
+        headers = await create_key(api)
+        await _post(api, BERLIN, headers)
+        (row,) = await read_table(api, "SELECT id FROM cache_pipeline_state.job")
+        job = await api.http.get(f"/v1/jobs/{row['id']}", headers=headers)
+    assert job.json()["state"] == "done"
+    assert job.json()["links"]["result"] is None
+    assert "Link" not in job.headers
 
 
 async def test_unused_series_is_dropped_with_its_rows(open_api):

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 
 from cache_pipeline.errors import HistoryUnavailable
-from cache_pipeline.storage.base import AdHocSeriesRegister
+from cache_pipeline.storage.base import AdHocSeriesInfo, AdHocSeriesRegister
 
 _FLUSH_SECONDS = 5.0
 _MAX_SERIES = 2000
@@ -30,6 +30,11 @@ class AdHocRequests:
         counts, self._counts = self._counts, Counter[tuple[str, str]]()
         if counts:
             await self._register.count_requests(counts)
+
+    async def series(self, tenant: str) -> list[AdHocSeriesInfo]:
+        """Return the series of a tenant with all requests so far, the most requested first."""
+        await self.flush()
+        return await self._register.all(tenant)
 
     async def run(self) -> None:
         """Flush every few seconds until cancelled."""

@@ -13,12 +13,13 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.service.status import report_status
-from cache_pipeline.storage.base import FailedJob, LedgerState
+from cache_pipeline.storage.base import AdHocSeriesInfo, FailedJob, LedgerState
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 T = TypeVar("T")
 
 _MAX_FAILED_JOBS = 20
+_MAX_AD_HOC_SERIES = 100
 #: Results of requests that were answered with figures.
 _ANSWERED = ("hit", "not_modified")
 _NO_TIER = "none"
@@ -79,7 +80,7 @@ async def read_status(query_service: QueryService, tenant: str, days: int) -> sc
 
     Args:
         query_service: The service.
-        tenant: The tenant whose failed jobs are shown.
+        tenant: The tenant whose failed jobs and ad hoc series are shown.
         days: Number of local days to show of each report.
     """
     unavailable: dict[str, str] = {}
@@ -100,6 +101,7 @@ async def read_status(query_service: QueryService, tenant: str, days: int) -> sc
         jobs = group.create_task(part("jobs", query_service.jobs.counts()))
         oldest = group.create_task(part("oldestJobSeconds", _read_oldest_job(query_service)))
         workers = group.create_task(part("workers", query_service.heartbeats.count()))
+        ad_hoc = group.create_task(part("adHocSeries", query_service.ad_hoc_requests.series(tenant)))
         failed = group.create_task(part("failedJobs", status_queries.failed_jobs(tenant, _MAX_FAILED_JOBS)))
     return schemas.StatusView(
         generated_at=query_service.clock(),
@@ -111,6 +113,7 @@ async def read_status(query_service: QueryService, tenant: str, days: int) -> sc
         oldest_job_seconds=oldest.result(),
         workers=asdict(counted) if (counted := workers.result()) is not None else None,
         failed_jobs=_views(failed.result()),
+        ad_hoc_series=_ad_hoc_views(ad_hoc.result()),
         unavailable=unavailable,
     )
 
@@ -131,6 +134,10 @@ def _views(failed: Sequence[FailedJob] | None) -> list[schemas.FailedJobView] | 
         )
         for each in failed
     ]
+
+
+def _ad_hoc_views(series: Sequence[AdHocSeriesInfo] | None) -> list[schemas.AdHocSeriesView] | None:
+    return None if series is None else [schemas.ad_hoc_series_view(each) for each in series[:_MAX_AD_HOC_SERIES]]
 
 
 async def _read_open_queries(query_service: QueryService) -> dict[LedgerState, int]:

@@ -2,6 +2,7 @@
 
 const REFRESH_MS = 10_000;
 const MAX_REPORTS_SHOWN = 8;
+const MAX_AD_HOC_SHOWN = 20;
 const number = new Intl.NumberFormat("en");
 
 function element(tag, properties = {}, ...children) {
@@ -212,6 +213,21 @@ function drawJobs(status) {
   show("jobs", element("dl", {}, ...facts));
 }
 
+function drawAdHoc(status) {
+  if (status.adHocSeries === null) return show("ad-hoc", unreadable(status, "adHocSeries"));
+  if (!status.adHocSeries.length) return show("ad-hoc", element("p", {}, "None."));
+  const items = status.adHocSeries.slice(0, MAX_AD_HOC_SHOWN).map((each) =>
+    element(
+      "li",
+      {},
+      element("p", {}, element("strong", {}, each.name), ` ${plural(each.requests, "request", "requests")}, the last ${instant(each.lastRequestedAt)}`),
+      element("p", {}, `${each.queryType} by ${each.groupBy.join(", ") || "nothing"}, ${each.granularity}, ${each.metrics.join(", ")}`),
+      ...(each.isAskedOften ? [element("p", {}, "Worth a declaration: /v1/status has it.")] : []),
+    ),
+  );
+  show("ad-hoc", element("ol", {}, ...items));
+}
+
 function drawFailures(status) {
   if (status.failedJobs === null) return show("failures", unreadable(status, "failedJobs"));
   if (!status.failedJobs.length) return show("failures", element("p", {}, "None within a day."));
@@ -235,7 +251,7 @@ async function refresh() {
     if (answer.status === 401) return location.assign("/sign-in?next=/operations");
     const status = await answer.json();
     if (!answer.ok) throw new Error(status.detail);
-    for (const draw of [drawHeadline, drawReports, drawToday, drawQuota, drawJobs, drawFailures]) draw(status);
+    for (const draw of [drawHeadline, drawReports, drawToday, drawQuota, drawJobs, drawAdHoc, drawFailures]) draw(status);
     asOf.textContent = `As of ${status.generatedAt.slice(11, 19)} UTC`;
     asOf.dataset.shown = asOf.textContent;
     asOf.className = "";

@@ -32,7 +32,7 @@ _COUNT_REQUESTS = """
 """
 _LIST = """
     SELECT name, tenant, declaration, metrics, requests, created_at, last_requested_at
-    FROM cache_pipeline_state.ad_hoc_series ORDER BY requests DESC, name
+    FROM cache_pipeline_state.ad_hoc_series WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s ORDER BY requests DESC, name
 """
 #: A series is dropped once no tenant has asked for it for a while.
 _EXPIRED = """
@@ -99,8 +99,8 @@ class PostgresAdHocSeries:
                     await connection.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(HISTORY_SCHEMA, name)))
         return names
 
-    async def all(self) -> list[AdHocSeriesInfo]:
-        """Return every series, the most requested first."""
+    async def all(self, tenant: str | None = None) -> list[AdHocSeriesInfo]:
+        """Return every series, or those of a tenant, the most requested first."""
         async with connect(self._pool) as connection:
-            rows = await (await connection.execute(_LIST.encode())).fetchall()
+            rows = await (await connection.execute(_LIST.encode(), {"tenant": tenant})).fetchall()
         return [AdHocSeriesInfo(**row) for row in rows]
