@@ -28,6 +28,7 @@ from cache_pipeline.query.payload import QueryPayload, find_report_for, read_fil
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.service.past_answers import parse_as_of
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
@@ -62,6 +63,7 @@ class ParsedQuery:
         has_safe_text: Whether CSV is written so that no text of it is a spreadsheet's formula.
         measures: The measures that the answer has after its columns, by name.
         ad_hoc: The declaration of its report, if that is not a declared one.
+        as_of: When the figures were known that the answer has; None for now.
     """
 
     resolved: QueryRequest
@@ -71,6 +73,7 @@ class ParsedQuery:
     has_safe_text: bool = False
     measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
     ad_hoc: dict[str, Any] | None = None
+    as_of: datetime | None = None
 
     @property
     def report(self) -> Report:
@@ -83,7 +86,8 @@ class ParsedQuery:
 
         It is equal for every spelling of the same meaning, and different for each report, which has rows of its own.
         """
-        return f"{self.report.name}:{self.query.cache_key(_JOB_TTL_TIER)}{':' + REFRESH if self.refresh else ''}"
+        as_of = f":{self.as_of.isoformat()}" if self.as_of else ""
+        return f"{self.report.name}:{self.query.cache_key(_JOB_TTL_TIER)}{':' + REFRESH if self.refresh else ''}{as_of}"
 
     @cached_property
     def hot_key(self) -> str:
@@ -141,6 +145,7 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
         names=NAME_TIMES[names] if names else None,
         has_safe_text=request.get("csv") == SAFE_CSV,
         measures=measures,
+        as_of=parse_as_of(request["as_of"]) if request.get("as_of") else None,
     )
 
 

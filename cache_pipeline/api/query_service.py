@@ -171,8 +171,12 @@ class QueryService:
 
         Raises:
             Problem: The same query failed for good a moment ago.
+            InvalidQuery: The figures of an earlier instant are not kept.
         """
-        answers = self.report_service_for(caller.tenant).cached_answers
+        service = self.report_service_for(caller.tenant)
+        if query.as_of is not None:
+            return ServedAnswer(await service.past_answers.answer(query.query, query.as_of), CacheStatusSource.history)
+        answers = service.cached_answers
         if refresh and caller.may_refresh:
             found = await answers.from_history(query.query, self.clock(), final_only=True)
             if isinstance(found, Hit):

@@ -21,6 +21,8 @@ from cache_pipeline.storage.ttl import HOT_TTL, report_freshness
 #: A final answer changes only by restatement. A cache may keep it for this long, and then serve it while revalidating.
 _FINAL_MAX_AGE_SECONDS = 60
 _FINAL_STALE_SECONDS = 600
+#: Figures as they were known at an instant never change, but a person's are forgotten on request.
+_IMMUTABLE_MAX_AGE_SECONDS = 3600
 
 
 class CacheStatusSource(StrEnum):
@@ -91,8 +93,10 @@ def build_cache_policy(settings: ApiSettings) -> CachePolicy:
     return CachePolicy(scope, "Accept" if settings.auth == "off" else "Accept, Authorization, X-API-Key")
 
 
-def cache_control(age: AnswerAge, scope: str) -> str:
+def cache_control(age: AnswerAge, scope: str, *, is_immutable: bool = False) -> str:
     """Return the Cache-Control header: what browsers and shared caches may do."""
+    if is_immutable:
+        return f"{scope}, max-age={_IMMUTABLE_MAX_AGE_SECONDS}, immutable"
     if age.ttl_seconds is None:
         return f"{scope}, max-age={_FINAL_MAX_AGE_SECONDS}, stale-while-revalidate={_FINAL_STALE_SECONDS}"
     # A cache counts from the Age header, so add the age to the time that the hot tier itself would keep the answer.
@@ -117,11 +121,19 @@ def answer_headers(
     *,
     policy: CachePolicy,
     is_collapsed: bool = False,
+    is_immutable: bool = False,
 ) -> Mapping[str, str]:
     """Return the headers of a 200 or a 304."""
     age = answer_age(answer, report, now)
     return _format_headers(
-        answer.etag, answer.completeness, media_format, source, age, policy, is_collapsed=is_collapsed
+        answer.etag,
+        answer.completeness,
+        media_format,
+        source,
+        age,
+        policy,
+        is_collapsed=is_collapsed,
+        is_immutable=is_immutable,
     )
 
 
@@ -136,11 +148,12 @@ def _format_headers(
     policy: CachePolicy,
     *,
     is_collapsed: bool,
+    is_immutable: bool,
 ) -> Mapping[str, str]:
     headers = {
         "Content-Type": media_format.content_type,
         "ETag": format_etag(media_format, etag),
-        "Cache-Control": cache_control(age, policy.scope),
+        "Cache-Control": cache_control(age, policy.scope, is_immutable=is_immutable),
         "Cache-Status": cache_status(source, age, is_collapsed=is_collapsed),
         "Age": str(age.seconds),
         "Complete-Through": format_instant(completeness.complete_through),

@@ -90,6 +90,7 @@ class ReportAnswerBody(_Schema):
     fetched_at: str | None = Field(
         description="When the oldest provisional figures were fetched; null if all are final"
     )
+    as_of: str | None = Field(None, description="When the figures were known, if an earlier instant was asked for")
     columns: list[str]
     rows: list[list[Any]]
 
@@ -179,6 +180,8 @@ NAMES_DESCRIPTION = (
 )
 
 
+AS_OF_DESCRIPTION = "Answer with final figures as they were known at this instant (ISO 8601 with an offset), if the report declares time_travel"
+AS_OF_EXAMPLE = "2026-11-17T08:00:00Z"
 MEASURES_DESCRIPTION = (
     "Add a column for each of these measures of the report, such as average_handle_time, computed from the sums of each row of "
     "the answer"
@@ -219,6 +222,7 @@ class QueryBody(_Schema):
     csv: Literal["safe"] | None = Field(None, description=CSV_DESCRIPTION)
     align: Literal["buckets"] | None = Field(None, description=ALIGN_DESCRIPTION)
     measures: _Names | None = Field(None, description=MEASURES_DESCRIPTION)
+    as_of: str | None = Field(None, max_length=50, description=AS_OF_DESCRIPTION, examples=[AS_OF_EXAMPLE])
 
 
 class MeasureInfo(_Schema):

@@ -161,6 +161,11 @@ def _month(plan: Plan) -> str:
     help="Add names after ids: current ones, or those at the time of the figures (then).",
 )
 @click.option("--measures", metavar="NAMES", help="Add comma-separated measures of the report, such as abandon_rate.")
+@click.option(
+    "--as-of",
+    metavar="INSTANT",
+    help="Final figures as they were known at INSTANT, ISO 8601 with an offset; for reports that declare time_travel.",
+)
 @click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
 @click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
 @click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
@@ -178,6 +183,7 @@ def query_command(
     output: Path | None,
     names: str | None,
     measures: str | None,
+    as_of: str | None,
     local_time: bool,
     bom: bool,
     whole_numbers: bool,
@@ -194,10 +200,10 @@ def query_command(
     wanted = [name.strip() for name in (measures or "").split(",") if name.strip()]
     chosen_measures = choose_measures(wanted, request.requested.measures, columns)
     settings.required_postgres_url()
-    answer = asyncio.run(_hot_answer(settings, request))
+    answer = None if as_of else asyncio.run(_hot_answer(settings, request))
     if answer is None:
         migrate_history(settings, declared)
-        answer = asyncio.run(_answer(settings, declared, request))
+        answer = asyncio.run(_answer(settings, declared, request, as_of))
     if names is not None:
         with open_stored_names(settings) as stored:
             answer = stored.add_to_answer(request.requested, columns, answer, NameTime(names))
@@ -216,8 +222,14 @@ async def _hot_answer(settings: Settings, request: QueryRequest) -> Answer | Non
         return await hot.get(clip_request(request, utc_now(), settings.tenant))
 
 
-async def _answer(settings: Settings, declared: Mapping[str, Report], request: QueryRequest) -> Answer:
+async def _answer(
+    settings: Settings, declared: Mapping[str, Report], request: QueryRequest, as_of: str | None
+) -> Answer:
     async with open_service(settings, declared=tuple(declared.values())) as service:
+        if as_of:
+            from cache_pipeline.service.past_answers import parse_as_of
+
+            return await service.past_answers.answer(service.clip_to_now(request), parse_as_of(as_of))
         return await service.answer_query(service.clip_to_now(request))
 
 
@@ -243,11 +255,10 @@ def _render_table(document: Mapping[str, Any], *, coloured: bool) -> str:
     provisional = document["provisionalFrom"]
     heading = f"{document['report']} {document['interval']}, {document['granularity']} in {document['timeZone']}"
     known = f"provisional from {provisional}" if provisional else "final"
+    known += f", as known at {document['asOf']}" if "asOf" in document else f", fetched {document['fetchedAt']}"
     console = Console(force_terminal=coloured)
     with console.capture() as captured:
-        console.print(
-            heading, _answer_table(document), f"{known}, fetched {document['fetchedAt']}", sep="\n", highlight=False
-        )
+        console.print(heading, _answer_table(document), known, sep="\n", highlight=False)
     return captured.get()
 
 

@@ -152,6 +152,7 @@ def query_body(
     filters: Mapping[str, Any] | None,
     names: str | None = None,
     measures: Sequence[str] | None = None,
+    as_of: datetime | str | None = None,
 ) -> dict[str, Any]:
     """Return the body of a query. Arguments that are None keep the report's declaration."""
     fields = {
@@ -163,6 +164,7 @@ def query_body(
         "filters": dict(filters) if filters is not None else None,
         "names": names,
         "measures": list(measures) if measures is not None else None,
+        "asOf": as_of.isoformat() if isinstance(as_of, datetime) else as_of,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -66,10 +67,11 @@ class AsyncClient:
         filters: Mapping[str, Any] | None = None,
         names: Literal["current", "then"] | None = None,
         measures: Sequence[str] | None = None,
+        as_of: datetime | str | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer; arguments and errors are those of `Client.query`."""
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of)
         return await self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     async def _run(self, steps: Steps[T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -67,6 +68,7 @@ class Client:
         filters: Mapping[str, Any] | None = None,
         names: Literal["current", "then"] | None = None,
         measures: Sequence[str] | None = None,
+        as_of: datetime | str | None = None,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer, waiting for it within the timeout.
@@ -83,6 +85,7 @@ class Client:
             filters: Which rows to include.
             names: Add names after ids: ``current`` ones, or those at the time of the figures (``then``).
             measures: Measures of the report to add, by name.
+            as_of: Answer with final figures as they were known at this instant, if the report declares time_travel.
             on_progress: Called with the progress of the job, if there is one.
 
         Raises:
@@ -95,7 +98,7 @@ class Client:
             httpx.TransportError: The API cannot be reached. A connection that breaks later is opened again within the
                 timeout; all repetitions of a query follow one job.
         """
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures)
+        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of)
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:

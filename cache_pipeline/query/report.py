@@ -301,6 +301,11 @@ class Report(BaseModel, frozen=True):
     publish: PublishOptions = Field(
         default_factory=PublishOptions, validate_default=True, description="Where answers are stored and published"
     )
+    time_travel: PositiveLength | None = Field(
+        None,
+        description="Keep superseded final figures for this long, so that an answer can be given as it was known at any time since "
+        "(`as_of`); default: keep none",
+    )
     owners: tuple[Owner, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.

@@ -84,9 +84,11 @@ def to_snake_case(name: str) -> str:
 FINAL_COLUMN = "is_final"
 #: Ends the names of a view's columns that show an instant on the clocks of the report's time zone.
 LOCAL_SUFFIX = "_local"
+#: Columns that a superseded row has in addition to those of its table.
+VERSION_COLUMNS = ("known_until", "is_absence", "fetched_at", "refetched_at")
 #: Columns that every table or view has in addition to its report's: our own, and PostgreSQL's system columns.
 _RESERVED_NAMES = frozenset(
-    {"series", FINAL_COLUMN, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+    {*VERSION_COLUMNS, "series", FINAL_COLUMN, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
     | {f"{name}{suffix}" for name in ("interval_start", "interval_end") for suffix in ("", LOCAL_SUFFIX)}
 )
 #: PostgreSQL silently truncates longer names.

@@ -24,6 +24,7 @@ from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, Hit, Miss, ProgressEvent
 from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.service.live_answers import LiveAnswers
+from cache_pipeline.service.past_answers import PastAnswers
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, NameStore, SingleFlight
@@ -143,6 +144,11 @@ class ReportService:
     def cached_answers(self) -> CachedAnswers:
         """The answers that need no request to the vendor."""
         return CachedAnswers(self.history, self.hot, self._planner, self.coalescer, self.clock, self.limits)
+
+    @cached_property
+    def past_answers(self) -> PastAnswers:
+        """The answers as they were known at earlier instants."""
+        return PastAnswers(self.history, self.columns, self.limits)
 
     @cached_property
     def _planner(self) -> Planner:

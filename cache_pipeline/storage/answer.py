@@ -64,10 +64,16 @@ class Answer:
     rows: pa.Table | None = field(default=None, compare=False, repr=False)
 
 
-def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) -> Answer:
+def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness, as_of: datetime | None = None) -> Answer:
     """Render an answer as JSON: column names once, then rows as lists; instants are ISO 8601 in UTC.
 
     This may take seconds, so an event loop calls it in a thread.
+
+    Args:
+        query: The query.
+        rows: The rows.
+        completeness: How complete they are.
+        as_of: When they were known, if that is not now.
     """
     document = {
         "report": query.series.report.name,
@@ -77,6 +83,7 @@ def render(query: CanonicalQuery, rows: pa.Table, completeness: Completeness) ->
         "completeThrough": format_instant(completeness.complete_through),
         "provisionalFrom": _optional_instant(completeness.provisional_from),
         "fetchedAt": _optional_instant(completeness.fetched_at),
+        **({"asOf": format_instant(as_of)} if as_of is not None else {}),
         "columns": rows.schema.names,
     }
     return _encode(document, rows, completeness)

@@ -243,6 +243,21 @@ class Replacement:
         return self.final | self.provisional
 
 
+@dataclass(frozen=True)
+class KnownThen:
+    """What history knew of a series at an instant.
+
+    Attributes:
+        final: What was final then; it means nothing if the instant is before `since` or after `now`.
+        since: From when on superseded figures are kept; None if they are not.
+        now: The store's clock. Nothing that it has not stored by now is stamped with an earlier instant.
+    """
+
+    final: IntervalSet
+    since: datetime | None
+    now: datetime
+
+
 class CoverageReader(Protocol):
     """The coverage of each metric of each series. Every method is one transaction, and blocks."""
 
@@ -268,8 +283,17 @@ class History(CoverageReader, Protocol):
         """
         ...
 
-    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
-        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
+    def known_as_of(self, series: Series, interval: Interval, as_of: datetime) -> KnownThen:
+        """Read which part of an interval was final at an instant, for all metrics of the series."""
+        ...
+
+    def read(
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+    ) -> pa.Table:
+        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group.
+
+        With `as_of`, read them as they were known at that instant; all of the interval must have been final then.
+        """
         ...
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
@@ -277,9 +301,9 @@ class History(CoverageReader, Protocol):
         ...
 
     def stream(
-        self, series: Series, interval: Interval, columns: Sequence[Column]
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
     ) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
+        """Stream the rows of an interval in the report's schema, ordered by bucket and group; as known at an instant, as `read`."""
         ...
 
     def replace(self, replacement: Replacement) -> None:

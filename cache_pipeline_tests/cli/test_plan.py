@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -106,3 +107,20 @@ def test_unanswerable_query_gets_one_line_and_exit_code_2(run_cli, capsys, simul
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert submits(simulator_url) == 0
+
+
+def test_query_answers_as_of_an_instant(run_cli, tmp_path, monkeypatch, capsys):
+    declaration = json.loads((tmp_path / "quarters.yaml").read_text()) | {"time_travel": "P90D"}
+    (tmp_path / "quarters.yaml").write_text(json.dumps(declaration))
+    document = json.loads(run_cli("query", "quarters", DAY))
+    as_of = datetime.now(UTC).isoformat()
+    then = json.loads(run_cli("query", "quarters", DAY, "--as-of", as_of))
+    assert (then["rows"], then["asOf"][:19]) == (document["rows"], as_of[:19])
+    assert "as known at" in run_cli("query", "quarters", DAY, "--as-of", as_of, "--format", "table")
+    for instant, problem in (("2026-01-01T00:00:00Z", "since"), ("2126-01-01T00:00:00Z", "future"), ("noon", "ISO")):
+        with pytest.raises(SystemExit) as ended:
+            run_cli("query", "quarters", DAY, "--as-of", instant)
+        assert ended.value.code == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("cache-pipeline: as_of: ")
+        assert problem in line

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
-from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
+from cache_pipeline_tests.storage.sample_rows import KEPT_REPORT, REPORT, columns_of
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def url_of(postgres_url: str, name: str) -> str:
 def migrated(postgres_url: str) -> Iterator[str]:
     """The name of a database with the report's table, which tests copy."""
     with database(postgres_url) as name:
-        migrate(url_of(postgres_url, name), [(REPORT, columns_of(REPORT))])
+        migrate(url_of(postgres_url, name), [(report, columns_of(report)) for report in (REPORT, KEPT_REPORT)])
         yield name
 
 

@@ -3,6 +3,8 @@
 One `MemoryServer` stands for the servers that several processes share. Its clock counts leases, so a test can let them lapse.
 """
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import threading
@@ -25,6 +27,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import (
     Flight,
     JobHandle,
+    KnownThen,
     LeaseLost,
     LedgerClaim,
     LedgerRequest,
@@ -55,6 +58,13 @@ class _Entry:
 
 
 @dataclass
+class _Snapshot:
+    at: datetime
+    rows: dict[tuple[object, ...], dict[str, Any]]
+    final: dict[str, IntervalSet]
+
+
+@dataclass
 class _StoredSeries:
     #: By bucket and group; a figure that was never stored is missing.
     rows: dict[tuple[object, ...], dict[str, Any]] = field(default_factory=dict[tuple[object, ...], dict[str, Any]])
@@ -62,6 +72,21 @@ class _StoredSeries:
     coverage: dict[str, Coverage] = field(default_factory=dict[str, Coverage])
     chunks: list[ChunkResult] = field(default_factory=list[ChunkResult])
     stats: TruncationStats = field(default_factory=TruncationStats)
+    #: What was known after each change, the oldest first, since time travel began; with what was final by metric.
+    snapshots: list[_Snapshot] = field(default_factory=list[_Snapshot])
+
+    def take_snapshot(self, keep: timedelta | None) -> None:
+        """Keep what is known now, if the report keeps that."""
+        now, rows = datetime.now(UTC), {key: dict(row) for key, row in self.rows.items()}
+        if keep is None:
+            self.snapshots.clear()
+        else:
+            final = {metric: coverage.final for metric, coverage in self.coverage.items()}
+            self.snapshots.append(_Snapshot(now, rows, final))
+
+    def known_at(self, as_of: datetime) -> _Snapshot | None:
+        """Return what was known at an instant; None before time travel began."""
+        return next((each for each in reversed(self.snapshots) if each.at <= as_of), None)
 
 
 @dataclass
@@ -75,7 +100,7 @@ class MemoryServer:
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     series: dict[str, _StoredSeries] = field(default_factory=dict[str, _StoredSeries])
     entries: list[_Entry] = field(default_factory=list[_Entry])
-    locks: dict[str, list["_Lock"]] = field(default_factory=dict[str, list["_Lock"]])
+    locks: dict[str, list[_Lock]] = field(default_factory=dict[str, list["_Lock"]])
     #: The session calls the stores in threads, and each call is one transaction.
     transaction: threading.RLock = field(default_factory=threading.RLock)
 
@@ -133,22 +158,34 @@ class MemoryHistory:
         return self.coverages(series, interval), (calls / len(chunks), seconds / len(chunks)) if chunks else None
 
     @transaction
-    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
+    def known_as_of(self, series: Series, interval: Interval, as_of: datetime) -> KnownThen:
+        stored = self._server.of(series)
+        known, final = stored.known_at(as_of), IntervalSet([interval])
+        for metric in series.report.metrics:
+            final &= known.final.get(metric, IntervalSet()) if known else IntervalSet()
+        return KnownThen(final, stored.snapshots[0].at if stored.snapshots else None, datetime.now(UTC))
+
+    @transaction
+    def read(
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+    ) -> pa.Table:
         schema = to_arrow_schema(columns)
         absent = {each.name: None if each.nullable or pa.types.is_timestamp(each.type) else 0 for each in schema}
         figures = [each for each in schema if pa.types.is_integer(each.type) or pa.types.is_floating(each.type)]
         is_always_sent = bool(series.report.rows) or all(each.nullable for each in figures)
         rows = [
             {name: row.get(name) if row.get(name) is not None else absent[name] for name in schema.names}
-            for row in self._rows_within(series, interval)
+            for row in self._rows_within(series, interval, as_of)
             if is_always_sent or any(row.get(each.name) is not None for each in figures)
         ]
         return sort_rows(pa.Table.from_pylist(rows, schema))
 
-    def _rows_within(self, series: Series, interval: Interval) -> list[dict[str, Any]]:
+    def _rows_within(self, series: Series, interval: Interval, as_of: datetime | None = None) -> list[dict[str, Any]]:
+        stored = self._server.of(series)
+        known = stored.known_at(as_of) if as_of else stored
         return [
             row
-            for row in self._server.of(series).rows.values()
+            for row in (known.rows.values() if known else ())
             if interval.start <= row["interval_start"] < interval.end
         ]
 
@@ -158,8 +195,10 @@ class MemoryHistory:
         return Rows.from_table(pa.concat_tables([to_arrow_schema(columns).empty_table(), *parts]))
 
     @contextmanager
-    def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Iterator[pa.RecordBatchReader]:
-        yield self.read(series, interval, columns).to_reader()
+    def stream(
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
+        yield self.read(series, interval, columns, as_of).to_reader()
 
     @transaction
     def replace(self, replacement: Replacement) -> None:
@@ -183,6 +222,7 @@ class MemoryHistory:
         _merge_rows(stored, replacement)
         for metric in metrics:
             stored.coverage[metric] = _extended(stored.coverage.get(metric, Coverage()), replacement)
+        stored.take_snapshot(replacement.series.report.time_travel)
         held = {claim.id for claim in replacement.claims}
         for entry in self._server.entries:
             if entry.request.series.query_id != replacement.series.query_id or not covered & IntervalSet(
@@ -221,7 +261,7 @@ class MemoryHistory:
         buckets = IntervalSet(
             Interval(row["interval_start"], row["interval_end"])
             for row in rows
-            if row[end_column] is None and (row["interval_start"], row[key]) in wanted
+            if row.get(end_column) is None and (row["interval_start"], row[key]) in wanted
         )
         for metric, coverage in stored.coverage.items():
             stored.coverage[metric] = replace(
@@ -229,6 +269,7 @@ class MemoryHistory:
                 final=coverage.final - buckets,
                 provisional=coverage.provisional | (coverage.final & buckets),
             )
+        stored.take_snapshot(series.report.time_travel)
         return buckets
 
     @transaction

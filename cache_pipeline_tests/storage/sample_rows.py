@@ -20,6 +20,9 @@ HOUR = timedelta(hours=1)
 NOW = datetime(2026, 1, 6, 12, tzinfo=UTC)
 REPORT = declared(time_zone="UTC", group_by=["queueId"])
 SERIES = Series(REPORT)
+#: A report that keeps superseded figures.
+KEPT_REPORT = declared(name="kept", time_zone="UTC", group_by=["queueId"], time_travel="P90D")
+KEPT = Series(KEPT_REPORT)
 
 
 def columns_of(report: Report) -> tuple[Column, ...]:

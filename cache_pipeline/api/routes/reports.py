@@ -98,7 +98,19 @@ IdempotencyKey = Annotated[
 
 
 _PARAMETERS = (
-    *("interval", "group_by", "metrics", "granularity", "time_zone", "filters", "names", "csv", "align", "measures"),
+    *(
+        "interval",
+        "group_by",
+        "metrics",
+        "granularity",
+        "time_zone",
+        "filters",
+        "names",
+        "csv",
+        "align",
+        "measures",
+        "as_of",
+    ),
 )
 #: What of them changes only how an answer is written.
 _PRESENTATION = ("names", "csv")
@@ -151,6 +163,9 @@ def _query_from_url(
         str | None, Query(description=f"{schemas.MEASURES_DESCRIPTION}; comma-separated", max_length=2000)
     ] = None,
     align: Annotated[Literal["buckets"] | None, Query(description=schemas.ALIGN_DESCRIPTION)] = None,
+    as_of: Annotated[
+        str | None, Query(description=schemas.AS_OF_DESCRIPTION, examples=[schemas.AS_OF_EXAMPLE], max_length=50)
+    ] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -163,6 +178,7 @@ def _query_from_url(
         "csv": csv,
         "measures": parse_list(measures),
         "align": align,
+        "as_of": as_of,
     }
 
 
@@ -353,7 +369,17 @@ async def answer_response(
         declared = query_service.report_service.columns(query.resolved.requested)
         return (*declared, *measure_columns(query.measures))
 
-    return await _answer(query_service, query.report, columns, served, preferences, has_safe_text=query.has_safe_text)
+    # Names change, so an answer with names does too.
+    is_immutable = query.as_of is not None and query.names is None
+    return await _answer(
+        query_service,
+        query.report,
+        columns,
+        served,
+        preferences,
+        has_safe_text=query.has_safe_text,
+        is_immutable=is_immutable,
+    )
 
 
 async def _answer(
@@ -364,6 +390,7 @@ async def _answer(
     preferences: RequestPreferences,
     *,
     has_safe_text: bool,
+    is_immutable: bool = False,
 ) -> Response:
     fixed = answer_headers(
         served.answer,
@@ -373,6 +400,7 @@ async def _answer(
         query_service.clock(),
         policy=query_service.cache_policy,
         is_collapsed=served.is_collapsed,
+        is_immutable=is_immutable,
     )
     headers = {**fixed, **preferences.rate_limit_headers}
     preferences.state.tier = served.source

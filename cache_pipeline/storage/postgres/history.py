@@ -19,21 +19,31 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.schema import Column, dimension_names, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.base import LeaseLost, LedgerClaim, Replacement
+from cache_pipeline.storage.base import KnownThen, LeaseLost, LedgerClaim, Replacement
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.coverage_queries import read_coverages, read_coverages_with_cost
 from cache_pipeline.storage.postgres.fetch_times import record_fetch_times, refuse_older
+from cache_pipeline.storage.postgres.groups import same_group
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
 from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
 from cache_pipeline.storage.postgres.ranges import multirange, text_array
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE, server_name
+from cache_pipeline.storage.postgres.versions import (
+    keep_lost_finality,
+    keep_superseded,
+    lock_series,
+    read_before_image,
+    read_known,
+    rows_as_of,
+    stop_time_travel,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +57,7 @@ _READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
 
 _EXTEND_COVERAGE = SQL(
     """
-    INSERT INTO cache_pipeline_state.coverage AS c
+    {first}INSERT INTO cache_pipeline_state.coverage AS c
         (series, metrics, report, tenant, definition, final, provisional, unverified, unexpected, watermark)
     VALUES ({series}, {metrics}, {report}, {tenant}, {definition}::jsonb,
             {final}, {provisional}, {unverified}, {unexpected}, {watermark})
@@ -112,9 +122,19 @@ class PostgresHistory:
         with self._transaction() as cursor:
             return read_coverages_with_cost(cursor, series, interval, cost_of)
 
-    def read(self, series: Series, interval: Interval, columns: Sequence[Column]) -> pa.Table:
-        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group."""
-        with self.stream(series, interval, columns) as rows:
+    def known_as_of(self, series: Series, interval: Interval, as_of: datetime) -> KnownThen:
+        """Read which part of an interval was final at an instant, for all metrics of the series."""
+        with self._transaction() as cursor:
+            return read_known(cursor, series, interval, as_of)
+
+    def read(
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+    ) -> pa.Table:
+        """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group.
+
+        With `as_of`, read them as they were known at that instant; all of the interval must have been final then.
+        """
+        with self.stream(series, interval, columns, as_of) as rows:
             return rows.read_all()
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
@@ -127,8 +147,10 @@ class PostgresHistory:
         return spool.rows()
 
     @contextmanager
-    def stream(self, series: Series, interval: Interval, columns: Sequence[Column]) -> Generator[pa.RecordBatchReader]:
-        """Stream the rows of an interval in the report's schema, ordered by bucket and group."""
+    def stream(
+        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+    ) -> Generator[pa.RecordBatchReader]:
+        """Stream the rows of an interval in the report's schema, ordered by bucket and group; as known at an instant, as `read`."""
         schema = to_arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
         # A group that the vendor left out of an answer of some metrics has no figures of them; if it was left out of all, it is
@@ -142,6 +164,11 @@ class PostgresHistory:
         if any(not field.nullable for field in figures):
             is_any = SQL(" OR ").join(SQL("{} IS NOT NULL").format(Identifier(field.name)) for field in figures)
             is_sent = SQL(" AND ({})").format(is_any)
+        rows, source = _rows_of(series, interval), _table(series)
+        if as_of is not None:
+            names = SQL(", ").join(map(Identifier, schema.names))
+            source = SQL("({}) AS known").format(rows_as_of(series.report, names, rows, Literal(as_of)))
+            rows = SQL("true")
         query = SQL("SELECT {columns} FROM {table} WHERE {rows}{is_sent} ORDER BY {order}").format(
             is_sent=is_sent,
             columns=SQL(", ").join(
@@ -150,8 +177,8 @@ class PostgresHistory:
                 else SQL("coalesce({0}, 0) AS {0}").format(Identifier(field.name))
                 for field in schema
             ),
-            table=_table(series),
-            rows=_rows_of(series, interval),
+            table=source,
+            rows=rows,
             order=SQL(", ").join(
                 [Identifier("interval_start"), *(SQL('{} COLLATE "C"').format(Identifier(name)) for name in dimensions)]
             ),
@@ -176,14 +203,13 @@ class PostgresHistory:
             LeaseLost: Another process has taken over an entry that the rows come from.
             DeclarationConflict: A column of the table has another type than the rows.
         """
-        series = replacement.series
+        series, keep = replacement.series, replacement.series.report.time_travel
         covered = replacement.covered
         with self._transaction() as cursor:
-            cursor.execute(
-                SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(series.id)).as_string()
-            )
+            cursor.execute(lock_series(series))
             _refuse_lost_claims(cursor, replacement.claims)
             refuse_older(cursor, replacement)
+            before = read_before_image(cursor, series, covered) if keep and covered else None
             others = take_over_metrics(cursor, series, covered)
             record_fetch_times(cursor, series, replacement.fetch_times)
             if replacement.rows.num_rows:
@@ -200,6 +226,7 @@ class PostgresHistory:
                 if rows.num_rows:
                     ingest(cursor, rows, series)
             extend = _EXTEND_COVERAGE.format(
+                first=SQL("") if keep else SQL("WITH stopped AS ({}) ").format(stop_time_travel(series)),
                 series=Literal(series.id),
                 metrics=text_array(series.report.metrics),
                 report=Literal(series.report.name),
@@ -212,6 +239,8 @@ class PostgresHistory:
                 watermark=SQL("{}::timestamptz").format(Literal(replacement.watermark)),
             )
             cursor.execute(extend.as_string())
+            if keep and before:
+                keep_superseded(cursor, series, before, replacement, keep)
             close = SQL(CLOSE_STORED).format(
                 query=Literal(series.query_id),
                 stored_series=Literal(series.id),
@@ -250,9 +279,12 @@ class PostgresHistory:
             keys=Literal([name for _, name in ended]),
         )
         with self._transaction() as cursor:
+            cursor.execute(lock_series(series))
             cursor.execute(find.as_string())
             buckets = IntervalSet(Interval(start, end) for start, end in cursor.fetchall())
             if buckets:
+                if series.report.time_travel:
+                    keep_lost_finality(cursor, series, buckets)
                 update = SQL(
                     "UPDATE cache_pipeline_state.coverage SET provisional = provisional + final * {buckets},"
                     " final = final - {buckets} WHERE series = {series}"
@@ -331,18 +363,6 @@ def _merge(cursor: Any, rows: Rows, series: Series, part: Interval) -> None:
     schema, table, new = rows.schema, _table(series), Identifier("incoming")
     keys = [field.name for field in schema if pa.types.is_timestamp(field.type) or pa.types.is_string(field.type)]
     figures = [name for name in schema.names if name not in keys]
-    # Equality can be hashed, unlike IS NOT DISTINCT FROM.
-    same = SQL(" AND ").join(
-        [
-            SQL("t.interval_start = i.interval_start"),
-            *(
-                SQL("coalesce(t.{0}, '') = coalesce(i.{0}, '') AND (t.{0} IS NULL) = (i.{0} IS NULL)").format(
-                    Identifier(name)
-                )
-                for name in dimension_names(series.report)
-            ),
-        ]
-    )
     cursor.execute(SQL("SELECT * FROM {} LIMIT 0").format(table).as_string())
     all_figures = [
         field.name
@@ -354,7 +374,7 @@ def _merge(cursor: Any, rows: Rows, series: Series, part: Interval) -> None:
         "table": table,
         "new": new,
         "rows": _rows_of(series, part),
-        "same": same,
+        "same": same_group(series.report, "t", "i"),
         "cleared": assign(SQL("{} = NULL").format(Identifier(name)) for name in figures),
         "figures": assign(SQL("{0} = i.{0}").format(Identifier(name)) for name in figures),
         "columns": SQL(", ").join(map(Identifier, schema.names)),

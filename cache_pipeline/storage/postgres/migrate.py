@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
@@ -26,7 +26,15 @@ from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import DEFAULT_TENANT
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.reporting import ReportView, report_view
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, UNREACHABLE, reporting_schema
+from cache_pipeline.storage.postgres.reporting_as_of import drop_as_of, grant_as_of
+from cache_pipeline.storage.postgres.schemas import (
+    HISTORY_SCHEMA,
+    OWN_SCHEMA,
+    UNREACHABLE,
+    VERSIONS_SCHEMA,
+    reporting_schema,
+)
+from cache_pipeline.storage.postgres.version_tables import missing_version_tables
 
 #: By report and column, the vendor's listing that has names for the column's ids.
 Lookups = Mapping[str, Mapping[str, str]]
@@ -93,11 +101,13 @@ def migrate(
     declared = list(reports)
     with _transaction(postgres_url) as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
-        for schema in (OWN_SCHEMA, HISTORY_SCHEMA, reporting_schema(tenant)):
+        for schema in (OWN_SCHEMA, HISTORY_SCHEMA, VERSIONS_SCHEMA, reporting_schema(tenant)):
             connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         _current_revision(connection)
         command.upgrade(_config(connection), "head")
         _add_report_tables(connection, declared)
+        for change in missing_version_tables(connection, (report for report, _ in declared)):
+            _driver(connection).execute(SQL("; ").join(change.statements))
         _make_views(connection, _outdated_views(connection, declared, tenant, lookups))
 
 
@@ -134,6 +144,9 @@ def pending_changes(
         missing = [
             f"{kind.removeprefix('add_')} {getattr(change[-1], 'name', change[-1])} is missing"
             for kind, *change in _additions(_differences(connection, declared)[1])
+        ]
+        missing += [
+            change.description for change in missing_version_tables(connection, (report for report, _ in declared))
         ]
         views = [
             f"view {view.schema}.{view.name} is missing or shows an earlier declaration"
@@ -279,29 +292,46 @@ def _outdated_views(
 def _make_views(connection: sa.Connection, views: Iterable[ReportView]) -> None:
     for view in views:
         _refuse_unknown_zone(connection, view.series.report)
-        readers = connection.execute(
-            sa.text(
-                "SELECT DISTINCT grantee FROM information_schema.role_table_grants WHERE table_schema = :schema"
-                " AND table_name = :name AND privilege_type = 'SELECT' AND grantee <> current_user"
-            ),
-            {"schema": view.schema, "name": view.name},
-        ).scalars()
         grants = [
-            SQL("GRANT SELECT ON {} TO {}").format(
-                view.qualified_name, SQL("PUBLIC") if reader == "PUBLIC" else Identifier(reader)
-            )
-            for reader in readers
+            SQL("GRANT SELECT ON {} TO {}").format(view.qualified_name, reader) for reader in _readers(connection, view)
         ]
-        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         try:
-            driver.execute(
-                SQL("; ").join([SQL("DROP VIEW IF EXISTS {}").format(view.qualified_name), *view.statements(), *grants])
+            _driver(connection).execute(
+                SQL("; ").join(
+                    [
+                        drop_as_of(view.schema, view.name),
+                        SQL("DROP VIEW IF EXISTS {}").format(view.qualified_name),
+                        *view.statements(),
+                        *grants,
+                    ]
+                )
             )
         except psycopg.errors.DependentObjectsStillExist as error:
             raise DeclarationConflict(
                 f"view {view.schema}.{view.name} shows an earlier declaration, and cannot be made again because other objects "
                 f"use it ({error.diag.message_detail}): drop them, migrate, and create them again"
             ) from error
+
+        if view.series.report.time_travel:
+            # Those that default privileges name are readers only now.
+            for reader in _readers(connection, view):
+                _driver(connection).execute(grant_as_of(view.schema, view.name, reader))
+
+
+def _readers(connection: sa.Connection, view: ReportView) -> list[Composable]:
+    """Return the roles that may read a view, apart from the present one."""
+    found = connection.execute(
+        sa.text(
+            "SELECT DISTINCT grantee FROM information_schema.role_table_grants WHERE table_schema = :schema"
+            " AND table_name = :name AND privilege_type = 'SELECT' AND grantee <> current_user"
+        ),
+        {"schema": view.schema, "name": view.name},
+    ).scalars()
+    return [SQL("PUBLIC") if reader == "PUBLIC" else Identifier(reader) for reader in found]
+
+
+def _driver(connection: sa.Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
 
 
 def _refuse_unknown_zone(connection: sa.Connection, report: Report) -> None:

@@ -21,6 +21,7 @@ from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, Colu
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.base import NameScope
 from cache_pipeline.storage.postgres.ranges import text_array
+from cache_pipeline.storage.postgres.reporting_as_of import as_of_statements
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, reporting_schema
 
 _ROWS, _COVERAGE = Identifier("r"), Identifier("c")
@@ -55,10 +56,12 @@ class ReportView:
     Attributes:
         series: The report as one tenant queries it.
         columns: The view's columns, in order.
+        table_columns: The names of the report's columns in its table.
     """
 
     series: Series
     columns: tuple[ViewColumn, ...]
+    table_columns: tuple[str, ...]
 
     @property
     def schema(self) -> str:
@@ -78,7 +81,13 @@ class ReportView:
     @property
     def digest(self) -> str:
         """A short digest of everything that the view shows; its comment carries it, so that an edit is noticed."""
-        text = "\n".join([self._definition().as_string(), *(column.comment for column in self.columns)])
+        text = "\n".join(
+            [
+                self._definition().as_string(),
+                *(column.comment for column in self.columns),
+                *(statement.as_string() for statement in self._as_of_statements()),
+            ]
+        )
         return hashlib.sha256(f"{text}\n{self.series.report.description}".encode()).hexdigest()[:12]
 
     @property
@@ -97,7 +106,22 @@ class ReportView:
                 )
                 for column in self.columns
             ),
+            *self._as_of_statements(),
         ]
+
+    def _as_of_statements(self) -> list[Composed]:
+        report = self.series.report
+        if report.time_travel is None:
+            return []
+        comment = f"{report.description}, as known at an instant, of buckets that start from from_start until to_start"
+        names = [*("interval_start", "interval_end"), *self.table_columns]
+        return as_of_statements(self.schema, self.series, names, self._shown, comment, report.time_travel)
+
+    @property
+    def _shown(self) -> Composed:
+        return SQL(", ").join(
+            SQL("{} AS {}").format(column.expression, Identifier(column.name)) for column in self.columns
+        )
 
     def _definition(self) -> Composed:
         return SQL(
@@ -105,9 +129,7 @@ class ReportView:
             " CROSS JOIN ({held}) AS {coverage} WHERE {rows}.series = {series}"
         ).format(
             view=self.qualified_name,
-            columns=SQL(", ").join(
-                SQL("{} AS {}").format(column.expression, Identifier(column.name)) for column in self.columns
-            ),
+            columns=self._shown,
             table=Identifier(HISTORY_SCHEMA, self.name),
             rows=_ROWS,
             held=_HELD.format(
@@ -157,7 +179,8 @@ def report_view(report: Report, columns: Sequence[Column], tenant: str, lookups:
         for name, measure in measures_of(report.measures, columns).items()
         if name not in shown
     ]
-    return ReportView(Series(report, tenant), (*bucket, *described, *measures, final))
+    names = tuple(column.name for column in columns)
+    return ReportView(Series(report, tenant), (*bucket, *described, *measures, final), names)
 
 
 def _columns_of(column: Column, report: Report) -> list[ViewColumn]:

@@ -9,6 +9,8 @@ from cache_pipeline.query.series import DEFAULT_TENANT
 
 #: The tables that rows are written to. Analysts query views of them.
 HISTORY_SCHEMA = "history"
+#: The tables with what rows of history were before they were replaced, for the reports that keep that.
+VERSIONS_SCHEMA = "history_versions"
 #: Not plain cache_pipeline: a role of that name has its schema first in the search path, and Dagster its tables there.
 OWN_SCHEMA = "cache_pipeline_state"
 

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, VERSIONS_SCHEMA
 from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 _LIST = """
@@ -25,7 +25,7 @@ _LIST = """
     ORDER BY c.report, c.tenant, max(upper(c.final + c.provisional)) DESC, c.series
 """
 #: The tables with what is known of a series. The ledger keeps its entries until they are too old.
-_TABLES = ("coverage", "fetch_time", "chunk_result", "truncation_stats")
+_TABLES = ("coverage", "fetch_time", "chunk_result", "truncation_stats", "time_travel", "finality_change")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class SeriesStore:
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [series.id])
             table = Identifier(HISTORY_SCHEMA, series.report)
             deleted = connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(table), [series.id]).rowcount
+            versions = connection.execute("SELECT to_regclass(%s)", [f'{VERSIONS_SCHEMA}."{series.report}"']).fetchone()
+            if versions and versions[0]:
+                kept = Identifier(VERSIONS_SCHEMA, series.report)
+                connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(kept), [series.id])
             for name in _TABLES:
                 known = Identifier(OWN_SCHEMA, name)
                 connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(known), [series.id])

@@ -1,0 +1,93 @@
+"""Creates the tables of superseded rows: one beside the table of each report that keeps them, with all of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from cache_pipeline.query.report import Report
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, VERSIONS_SCHEMA
+
+_COLUMNS = """
+    SELECT n.nspname AS schema, c.relname AS name, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid
+    WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names) AND c.relkind IN ('r', 'p')
+        AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY n.nspname, c.relname, a.attnum
+"""
+
+
+@dataclass(frozen=True)
+class VersionTableChange:
+    """What a table of versions lacks.
+
+    Attributes:
+        description: What it is, in words.
+        statements: The statements that add it.
+    """
+
+    description: str
+    statements: tuple[Composable, ...]
+
+
+def missing_version_tables(connection: sa.Connection, reports: Iterable[Report]) -> list[VersionTableChange]:
+    """Return what the tables of versions lack of the reports that keep them, or of their tables' columns."""
+    names = [report.name for report in reports if report.time_travel]
+    if not names:
+        return []
+    columns: dict[tuple[str, str], dict[str, str]] = {}
+    found = connection.execute(sa.text(_COLUMNS), {"schemas": [HISTORY_SCHEMA, VERSIONS_SCHEMA], "names": names})
+    for schema, name, column, kind in found:
+        columns.setdefault((schema, name), {})[column] = kind
+    changes: list[VersionTableChange] = []
+    for name in names:
+        existing = columns.get((VERSIONS_SCHEMA, name))
+        if existing is None:
+            changes.append(VersionTableChange(f"table {VERSIONS_SCHEMA}.{name} is missing", _create(name)))
+            continue
+        changes += [
+            VersionTableChange(f"column {VERSIONS_SCHEMA}.{name}.{column} is missing", _add_column(name, column, kind))
+            for column, kind in columns.get((HISTORY_SCHEMA, name), {}).items()
+            if column not in existing
+        ]
+    return changes
+
+
+def _create(name: str) -> tuple[Composable, ...]:
+    versions = Identifier(VERSIONS_SCHEMA, name)
+    statements = [
+        SQL("CREATE TABLE {} (LIKE {})").format(versions, Identifier(HISTORY_SCHEMA, name)),
+        SQL(
+            "ALTER TABLE {} ADD COLUMN known_until timestamptz NOT NULL, ADD COLUMN is_absence boolean NOT NULL,"
+            " ADD COLUMN fetched_at timestamptz, ADD COLUMN refetched_at timestamptz"
+        ).format(versions),
+        *(
+            SQL("CREATE INDEX {} ON {} (series, {})").format(
+                Identifier(f"{name}_version_{suffix}"), versions, Identifier(column)
+            )
+            for suffix, column in (("interval", "interval_start"), ("end", "known_until"))
+        ),
+    ]
+    comments = {
+        "known_until": "when the row was replaced",
+        "is_absence": "whether there was no such row until then",
+        "fetched_at": "when the row had been fetched last",
+        "refetched_at": "when what replaced it was fetched",
+    }
+    statements += [
+        SQL("COMMENT ON COLUMN {}.{} IS {}").format(versions, Identifier(column), Literal(text))
+        for column, text in comments.items()
+    ]
+    return tuple(statements)
+
+
+def _add_column(name: str, column: str, kind: str) -> tuple[Composable, ...]:
+    statement = SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+        Identifier(VERSIONS_SCHEMA, name),
+        Identifier(column),
+        SQL(kind),  # pyright: ignore[reportArgumentType] - a type's name, as the server writes it
+    )
+    return (statement,)
