@@ -176,6 +176,8 @@ CHECKS = (
 )
 
 
+# The API runs in another thread, and what it draws there by chance is none of the strategies'.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.timeout(200)
 async def test_api_conforms_to_its_openapi_schema(open_api):
     async with open_api() as api, served(api.app) as url:

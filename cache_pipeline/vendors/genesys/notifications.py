@@ -70,7 +70,7 @@ class PushTimes:
 
     Attributes:
         ping: Seconds between two pings.
-        silent: Seconds without an answer after which a socket counts as lost.
+        silent: Seconds that a ping waits for its answer before the socket counts as lost.
     """
 
     ping: float = 1.0
@@ -232,14 +232,11 @@ class QueuePush:
                 arrived.clear()
                 for socket, message in _drain(inbox):
                     _apply(socket, message, state, request.clock())
+                self._raise_if_silent(sockets, request.clock())
                 # Not before each socket has answered: what the vendor does not tell would be missed.
                 if is_new and all(socket.has_answered for socket in sockets):
                     yield state.rows(_moments(sockets))
                 now = request.clock()
-                if (silent := min(socket.current_as_of for socket in sockets)) < now - timedelta(
-                    seconds=self._times.silent
-                ):
-                    raise PushLost(f"nothing was heard since {silent:%H:%M:%S} UTC")
                 if (now - last_ping).total_seconds() >= self._times.ping:
                     last_ping = now
                     await self._ping(sockets, now)
@@ -326,6 +323,16 @@ class QueuePush:
             yield
         finally:
             await cancel_and_wait([task])
+
+    def _raise_if_silent(self, sockets: Sequence[_Socket], now: datetime) -> None:
+        """Raise where a ping waits for its answer for too long, of all that has arrived.
+
+        Only that is the vendor's silence. Asking for the figures of many queues takes time too, and so does whoever
+        reads the rows; meanwhile answers wait to be read.
+        """
+        for socket in sockets:
+            if socket.pinged_at is not None and (now - socket.pinged_at).total_seconds() > self._times.silent:
+                raise PushLost(f"nothing was heard since {socket.current_as_of:%H:%M:%S} UTC")
 
     async def _ping(self, sockets: Sequence[_Socket], now: datetime) -> None:
         for socket in sockets:

@@ -8,13 +8,14 @@ import pytest
 
 from cache_pipeline.errors import PushLost, SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings
+from cache_pipeline.vendors.genesys import notifications
 from cache_pipeline.vendors.genesys.notifications import PushTimes, QueuePush, read_notification
 from cache_pipeline.vendors.spec import LiveRequest
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 from cache_pipeline_tests.vendors.workbench import INSTANT, simulated_vendor
 
 REPORT = live_report(metrics=["oWaiting", "oLongestWaiting", "oInteracting", "oMemberUsers", "oUserRoutingStatuses"])
-TIMES = PushTimes(ping=0.05, silent=0.4)
+TIMES = PushTimes(ping=0.05, silent=2)
 QUIET = {"conversations_per_working_day": 0, "queues": 3, "agents": 4, "notification_seconds": 0.02}
 CREATE = "POST /api/v2/notifications/channels"
 
@@ -24,12 +25,12 @@ def _now():
 
 
 @asynccontextmanager
-async def opened(redis, clock=_now, **changes):
+async def opened(redis, clock=_now, times=TIMES, **changes):
     """Yield the vendor, a push, and its request."""
     settings = SimulatorSettings(**(INSTANT.model_dump() | QUIET | changes))
     async with simulated_vendor(redis, settings) as vendor:
         queues = (await vendor.admin.get("/simulator/directory")).json()["queues"]
-        yield vendor, QueuePush(vendor.genesys._client, TIMES), LiveRequest(REPORT, sorted(queues), clock)
+        yield vendor, QueuePush(vendor.genesys._client, times), LiveRequest(REPORT, sorted(queues), clock)
 
 
 async def _wait_for(rows_of, is_wanted, seconds=5.0):
@@ -113,6 +114,28 @@ async def test_more_queues_than_a_channel_takes_have_several(shared_redis):
         ]
         rows = await _wait_for(changes, lambda rows: _sum(rows, "o_waiting") == 1, 20)
         assert [row.values["queue_id"] for row in rows if row.values["o_waiting"]] == [queue]
+
+
+async def test_slow_reader_is_not_mistaken_for_a_silent_vendor(shared_redis):
+    times = PushTimes(ping=0.05, silent=1)
+    async with opened(shared_redis, times=times) as (_, push, request), aclosing(push.follow(request)) as changes:
+        for _ in range(2):
+            await anext(changes)
+            await asyncio.sleep(1.5)
+        await anext(changes)
+
+
+async def test_slow_answer_about_many_queues_is_not_mistaken_for_silence(shared_redis, monkeypatch):
+    original = notifications.ask_for_observations
+
+    async def slow(*args):
+        await asyncio.sleep(1.5)
+        return await original(*args)
+
+    monkeypatch.setattr(notifications, "ask_for_observations", slow)
+    times = PushTimes(ping=0.05, silent=1)
+    async with opened(shared_redis, times=times) as (_, push, request), aclosing(push.follow(request)) as changes:
+        assert len(await anext(changes)) == 3
 
 
 async def test_channel_is_replaced_before_it_expires(shared_redis):
