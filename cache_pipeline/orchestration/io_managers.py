@@ -8,9 +8,9 @@ See https://docs.dagster.io/guides/build/io-managers
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import pandas as pd
 import pyarrow as pa
 
 from cache_pipeline.bootstrap import report_columns
@@ -21,6 +21,9 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.publish import Published, publish
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Metadata of an asset: the report's declaration.
 REPORT_METADATA = "cache_pipeline/report"
@@ -73,7 +76,7 @@ class HistoryIOManager(_TierIOManager):
             stored = history.count_rows(self.engine.tenant_series(self._report(context)))
         context.add_output_metadata({"run total": f"{published.rows:,} rows", "dagster/row_count": stored})
 
-    def load_input(self, context: dg.InputContext) -> Rows | pa.Table | pd.DataFrame:
+    def load_input(self, context: dg.InputContext) -> "Rows | pa.Table | pd.DataFrame":
         """Load the rows of the requested partitions, as the input is annotated.
 
         ``pa.Table`` and ``pd.DataFrame`` hold all rows, with all columns or the ``columns`` that the input's metadata
@@ -86,8 +89,11 @@ class HistoryIOManager(_TierIOManager):
             return _convert(context, history.rows(series, spans, report_columns(report)))
 
 
-def _convert(context: dg.InputContext, rows: Rows) -> Rows | pa.Table | pd.DataFrame:
+def _convert(context: dg.InputContext, rows: Rows) -> "Rows | pa.Table | pd.DataFrame":
     columns = (context.definition_metadata or {}).get("columns")
+    # Most code locations convert nothing, and need not load it.
+    import pandas as pd
+
     annotation = context.dagster_type.typing_type
     if annotation not in (pa.Table, pd.DataFrame):
         return rows
@@ -147,7 +153,7 @@ class EdgeIOManager(_TierIOManager):
                 allow_retries=False,
             )
 
-    def load_input(self, context: dg.InputContext) -> pa.Table | pd.DataFrame:
+    def load_input(self, context: dg.InputContext) -> "pa.Table | pd.DataFrame":
         """Load the published rows of the requested partitions, as a ``pd.DataFrame`` if so annotated, else ``pa.Table``."""
         report, edge = self._report(context), self.engine.edge()
         spans = IntervalSet(self._intervals(context))

@@ -42,7 +42,7 @@ def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], no
             "metrics": pa.array([json.dumps(series.report.metrics)] * count, pa.string()),
         }
     )
-    cursor.executemany(
+    cursor.execute_many(
         "INSERT INTO cache_pipeline_state.chunk_result (series, interval, expected_rows, expectation_source,"
         " final_rows, verdict, requests, duration_seconds, watermark, fetched_at, total_rows, parts, sent_rows,"
         " metrics) VALUES ($1, tstzrange($2, $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb,"

@@ -9,9 +9,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from adbc_driver_postgresql import dbapi
+from adbc_driver_manager import Error, OperationalError
 
 from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
 #: For every connection of psycopg. A pooler in transaction mode gives each transaction another session of the server, and a
@@ -33,14 +34,14 @@ class ConnectionPool:
     Close the pool after use.
     """
 
-    def __init__(self, origin: dbapi.Connection, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, origin: ArrowConnection, max_connections: int = MAX_CONNECTIONS) -> None:
         self._origin = origin
         self._slots = threading.BoundedSemaphore(max_connections)
-        self._idle: deque[tuple[dbapi.Connection, float]] = deque()
+        self._idle: deque[tuple[ArrowConnection, float]] = deque()
         self._is_closed = False
 
     @contextmanager
-    def transaction(self) -> Generator[dbapi.Cursor]:
+    def transaction(self) -> Generator[ArrowCursor]:
         """Yield a cursor; commit at the end, or roll back if the block raises.
 
         Raises:
@@ -58,7 +59,7 @@ class ConnectionPool:
                 if _roll_back(connection):
                     self._put(connection)
                     _raise_if_lacking_resources(error)
-                elif isinstance(error, dbapi.Error | OSError):
+                elif isinstance(error, Error | OSError):
                     # The server has restarted or failed over, so the idle connections are broken too.
                     self._close_idle()
                     raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
@@ -77,7 +78,7 @@ class ConnectionPool:
             with suppress(IndexError):
                 _close(self._idle.pop()[0])
 
-    def _take(self) -> dbapi.Connection:
+    def _take(self) -> ArrowConnection:
         while self._idle:
             with suppress(IndexError):
                 # Take the most recently used one, so that surplus connections stay idle.
@@ -86,11 +87,11 @@ class ConnectionPool:
                     return connection
                 _close(connection)
         try:
-            return self._origin.adbc_clone()
-        except dbapi.OperationalError as error:
+            return self._origin.clone()
+        except OperationalError as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
 
-    def _put(self, connection: dbapi.Connection) -> None:
+    def _put(self, connection: ArrowConnection) -> None:
         if self._is_closed:
             _close(connection)
         else:
@@ -103,15 +104,15 @@ def _raise_if_lacking_resources(error: BaseException) -> None:
     Raises:
         HistoryUnavailable: The error means that.
     """
-    state = error.sqlstate if isinstance(error, dbapi.Error) else None
+    state = error.sqlstate if isinstance(error, Error) else None
     if state is not None and state.startswith(_INSUFFICIENT_RESOURCES):
         lacking = _LACKING.get(state, "resources")
         raise HistoryUnavailable(f"PostgreSQL runs but lacks {lacking} (SQLSTATE {state}): give it more") from error
 
 
-def _roll_back(connection: dbapi.Connection) -> bool:
+def _roll_back(connection: ArrowConnection) -> bool:
     """Roll back a transaction; close the connection and return False if it can no longer be used."""
-    with suppress(dbapi.Error):
+    with suppress(Error):
         connection.rollback()
     if _is_alive(connection):
         return True
@@ -119,17 +120,17 @@ def _roll_back(connection: dbapi.Connection) -> bool:
     return False
 
 
-def _is_alive(connection: dbapi.Connection) -> bool:
+def _is_alive(connection: ArrowConnection) -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             cursor.fetchone()
         connection.commit()
-    except dbapi.Error:
+    except Error:
         return False
     return True
 
 
-def _close(connection: dbapi.Connection) -> None:
-    with suppress(dbapi.Error):
+def _close(connection: ArrowConnection) -> None:
+    with suppress(Error):
         connection.close()

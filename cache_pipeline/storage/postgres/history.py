@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from adbc_driver_postgresql import dbapi
+from adbc_driver_manager import Error, OperationalError, ProgrammingError
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
@@ -26,6 +26,7 @@ from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.base import KnownThen, LeaseLost, LedgerClaim, Replacement
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.postgres.arrow import ArrowConnection
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.coverage_queries import read_coverages, read_coverages_with_cost
@@ -53,7 +54,7 @@ _UNDEFINED_TABLE = "42P01"
 #: As many rows as a socket takes at once, so that the server stores some while the driver serialises the next.
 _ROWS_PER_BATCH = 1024
 #: Read a megabyte at a time; the driver's default is sixteen.
-_READ_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": str(2**20)}
+_BATCH_BYTES = 2**20
 
 _EXTEND_COVERAGE = SQL(
     """
@@ -80,8 +81,8 @@ def open_history(postgres_url: str) -> Generator[PostgresHistory]:
         HistoryUnavailable: The server cannot be reached.
     """
     try:
-        connection = dbapi.connect(postgres_url)
-    except dbapi.OperationalError:
+        connection = ArrowConnection.connect(postgres_url)
+    except OperationalError:
         # The driver's message quotes a URL that it cannot parse, password included.
         raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
     with connection, closing(ConnectionPool(connection)) as connections:
@@ -99,7 +100,7 @@ class PostgresHistory:
         try:
             with self._connections.transaction() as cursor:
                 yield cursor
-        except dbapi.ProgrammingError as error:
+        except ProgrammingError as error:
             if error.sqlstate != _UNDEFINED_TABLE:
                 raise
             raise HistoryUnavailable(
@@ -184,9 +185,8 @@ class PostgresHistory:
             ),
         )
         with self._transaction() as cursor:
-            cursor.adbc_statement.set_options(**_READ_OPTIONS)
-            cursor.execute(query.as_string())
-            batches = (batch.cast(schema) for batch in cursor.fetch_record_batch())
+            cursor.execute(query.as_string(), batch_bytes=_BATCH_BYTES)
+            batches = (batch.cast(schema) for batch in cursor.batches())
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def replace(self, replacement: Replacement) -> None:
@@ -366,7 +366,7 @@ def _merge(cursor: Any, rows: Rows, series: Series, part: Interval) -> None:
     cursor.execute(SQL("SELECT * FROM {} LIMIT 0").format(table).as_string())
     all_figures = [
         field.name
-        for field in cursor.fetch_arrow_table().schema
+        for field in cursor.batches().schema
         if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     ]
     assign = SQL(", ").join
@@ -413,10 +413,10 @@ def ingest(cursor: Any, rows: Rows, series: Series, into: str | None = None) -> 
     reader = pa.RecordBatchReader.from_batches(schema, batches())
     try:
         if into:
-            cursor.adbc_ingest(into, reader, mode="create", temporary=True)
+            cursor.ingest(into, reader)
         else:
-            cursor.adbc_ingest(series.report.name, reader, mode="append", db_schema_name=HISTORY_SCHEMA)
-    except dbapi.Error as error:
+            cursor.ingest(series.report.name, reader, schema=HISTORY_SCHEMA)
+    except Error as error:
         # The driver wraps an error of the stream in a message of its own, so raise the original.
         raise stream_errors[0] if stream_errors else error from None
 
@@ -428,7 +428,7 @@ def _refuse_other_types(cursor: Any, series: Series, schema: pa.Schema) -> None:
     """
     columns = SQL(", ").join(map(Identifier, schema.names))
     cursor.execute(SQL("SELECT {} FROM {} LIMIT 0").format(columns, _table(series)).as_string())
-    for column, stored in zip(schema, cursor.fetch_arrow_table().schema, strict=True):
+    for column, stored in zip(schema, cursor.batches().schema, strict=True):
         if column.type != stored.type:
             raise DeclarationConflict(
                 f"column {column.name} of history.{series.report.name} has type {stored.type}, and the report's rows "

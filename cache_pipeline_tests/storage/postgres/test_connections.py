@@ -6,10 +6,11 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from adbc_driver_postgresql import dbapi
+from adbc_driver_manager import ProgrammingError
 
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres import connections as module
+from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.storage.sample_rows import SERIES
@@ -26,7 +27,10 @@ def server(postgres_database: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def pool(postgres_database: str) -> Iterator[ConnectionPool]:
-    with dbapi.connect(postgres_database) as origin, closing(ConnectionPool(origin, max_connections=3)) as opened:
+    with (
+        ArrowConnection.connect(postgres_database) as origin,
+        closing(ConnectionPool(origin, max_connections=3)) as opened,
+    ):
         yield opened
 
 
@@ -63,17 +67,17 @@ def test_many_history_calls_use_few_connections(history_url: str):
 
 
 def test_exception_rolls_back_and_connection_stays_usable(pool: ConnectionPool, server: psycopg.Connection):
-    def fail_halfway(then: Callable[[dbapi.Cursor], None]) -> None:
+    def fail_halfway(then: Callable[[ArrowCursor], None]) -> None:
         with pool.transaction() as cursor:
             cursor.execute("CREATE TABLE half (done int)")
             then(cursor)
 
-    def fails(_cursor: dbapi.Cursor) -> None:
+    def fails(_cursor: ArrowCursor) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         fail_halfway(fails)
-    with pytest.raises(dbapi.ProgrammingError):
+    with pytest.raises(ProgrammingError):
         fail_halfway(lambda cursor: cursor.execute("SELECT nothing FROM nowhere"))
     assert fetch_value(pool, "SELECT to_regclass('half') IS NULL") is True
     assert count(server) == 2
@@ -81,9 +85,8 @@ def test_exception_rolls_back_and_connection_stays_usable(pool: ConnectionPool, 
 
 def test_unread_rows_do_not_block_the_next_query(pool: ConnectionPool):
     with pool.transaction() as cursor:
-        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": "65536"})
-        cursor.execute("SELECT g, repeat('x', 100) FROM generate_series(1, 200000) AS g")
-        cursor.fetch_record_batch().read_next_batch()
+        cursor.execute("SELECT g, repeat('x', 100) FROM generate_series(1, 200000) AS g", batch_bytes=65536)
+        assert 0 < cursor.batches().read_next_batch().num_rows < 200000
     assert fetch_value(pool) == 7
 
 

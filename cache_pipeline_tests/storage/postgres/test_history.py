@@ -10,7 +10,7 @@ from datetime import timedelta
 import psycopg
 import pyarrow as pa
 import pytest
-from adbc_driver_postgresql import dbapi
+from adbc_driver_manager import Error
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, TruncationStats, Verdict
@@ -47,7 +47,7 @@ def test_failed_load_rolls_back_rows_and_coverage(history: PostgresHistory, hist
     before = read(history), history.coverage(SERIES)
     with psycopg.connect(history_url) as connection:
         connection.execute("ALTER TABLE history.queue_hour ADD CHECK (offered < 9) NOT VALID")
-    with pytest.raises(dbapi.Error):
+    with pytest.raises(Error):
         history.replace(replacement(hours(0, 12), offered=9))
     assert read(history).equals(before[0])
     assert history.coverage(SERIES) == before[1]
@@ -99,7 +99,7 @@ def test_failed_coverage_update_rolls_rows_back(history: PostgresHistory, histor
     before = read(history)
     with psycopg.connect(history_url) as connection:
         connection.execute("ALTER TABLE cache_pipeline_state.coverage ADD CHECK (report = 'no longer') NOT VALID")
-    with pytest.raises(dbapi.Error):
+    with pytest.raises(Error):
         history.replace(replacement(hours(3, 12), offered=9))
     assert read(history).equals(before)
 

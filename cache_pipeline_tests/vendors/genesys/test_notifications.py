@@ -8,7 +8,6 @@ import pytest
 
 from cache_pipeline.errors import PushLost, SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.vendors.genesys import notifications
 from cache_pipeline.vendors.genesys.notifications import PushTimes, QueuePush, read_notification
 from cache_pipeline.vendors.spec import LiveRequest
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
@@ -123,19 +122,6 @@ async def test_slow_reader_is_not_mistaken_for_a_silent_vendor(shared_redis):
             await anext(changes)
             await asyncio.sleep(1.5)
         await anext(changes)
-
-
-async def test_slow_answer_about_many_queues_is_not_mistaken_for_silence(shared_redis, monkeypatch):
-    original = notifications.ask_for_observations
-
-    async def slow(*args):
-        await asyncio.sleep(1.5)
-        return await original(*args)
-
-    monkeypatch.setattr(notifications, "ask_for_observations", slow)
-    times = PushTimes(ping=0.05, silent=1)
-    async with opened(shared_redis, times=times) as (_, push, request), aclosing(push.follow(request)) as changes:
-        assert len(await anext(changes)) == 3
 
 
 async def test_channel_is_replaced_before_it_expires(shared_redis):
