@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cache_pipeline.bootstrap import connect_vendor, open_stored_names, report_columns, utc_now
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a listing of names is used before it is read again.
-_MAX_NAMES_AGE = timedelta(days=1)
 #: A vendor that does not answer in time is not asked for its limits.
 _FACTS_TIMEOUT_SECONDS = 10.0
 
@@ -95,6 +93,7 @@ async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]
         SettingsError: As ``refresh_names``.
         UpstreamError: As ``refresh_names``.
     """
+    from cache_pipeline.service.names import MAX_NAMES_AGE
     from cache_pipeline.storage.base import NameScope
 
     now = utc_now()
@@ -102,7 +101,7 @@ async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]
         with open_stored_names(settings) as names:
             state = names.store.state(NameScope(settings.tenant, account_id))
         listed_at = {name: each.listed_at for name, each in state.items()}
-        due = [each for each in lookups if (at := listed_at.get(each.name)) is None or now - at >= _MAX_NAMES_AGE]
+        due = [each for each in lookups if (at := listed_at.get(each.name)) is None or now - at >= MAX_NAMES_AGE]
         if due:
             await refresh_names(settings, account_id, due, now)
 

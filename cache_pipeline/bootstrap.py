@@ -461,6 +461,7 @@ async def open_service(
     from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
     from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
+    from cache_pipeline.service.listed_names import ListedNames
     from cache_pipeline.service.live_answers import LiveAnswers
     from cache_pipeline.service.report_service import ReportService
     from cache_pipeline.storage.answer import Answer
@@ -499,6 +500,7 @@ async def open_service(
             )
         hot, names = RedisHotTier(redis), stack.enter_context(open_names(settings.required_postgres_url()))
         single_flight = await stack.enter_async_context(RedisSingleFlight(redis))
+        names_coalescer = await stack.enter_async_context(Coalescer[datetime, None]())
         live_coalescer = await stack.enter_async_context(Coalescer[Answer, None]())
         yield ReportService(
             accounts=adapters,
@@ -509,6 +511,7 @@ async def open_service(
             coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
             names=names,
             live=LiveAnswers(clients, hot, names, single_flight, live_coalescer, utc_now),
+            listings=ListedNames(clients, names, single_flight, names_coalescer, utc_now),
             clock=utc_now,
             tenant=settings.tenant,
             on_stored=on_stored,

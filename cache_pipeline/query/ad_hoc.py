@@ -58,7 +58,7 @@ def declare_ad_hoc(payload: QueryPayload, delivery: str, account_ids: Iterable[s
         "fetch": {"delivery": delivery, "max_query_interval": str(partition.step)},
         "publish": {"tiers": ["history", "hot"]},
     }
-    if (account := _account(payload.platform, account_ids)) != DEFAULT_ACCOUNT:
+    if (account := find_only_account(payload.platform, account_ids)) != DEFAULT_ACCOUNT:
         declaration["account"] = account
     if overrides.filters:
         declaration["filters"] = overrides.filters.declaration.model_dump(mode="json", exclude_defaults=True)
@@ -105,7 +105,12 @@ def _step(granularity: str | None) -> Step:
         raise InvalidQuery("granularity", str(error)) from error
 
 
-def _account(platform: str, account_ids: Iterable[str]) -> str:
+def find_only_account(platform: str, account_ids: Iterable[str]) -> str:
+    """Return the name of a vendor's account, for queries that name none.
+
+    Raises:
+        InvalidQuery: The vendor has none, or several.
+    """
     names = [name for vendor, _, name in (each.partition("/") for each in account_ids) if vendor == platform]
     if len(names) != 1:
         raise InvalidQuery(

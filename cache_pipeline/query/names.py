@@ -38,6 +38,50 @@ class ListedName:
     is_deleted: bool = False
 
 
+class DeletedNames(StrEnum):
+    """Whether deleted entries are listed."""
+
+    excluded = "excluded"
+    included = "included"
+    alone = "alone"
+
+
+@dataclass(frozen=True)
+class NameSelection:
+    """Some entries of a listing, in order of their names.
+
+    Attributes:
+        start: The entries that are skipped.
+        size: The most entries that are returned.
+        ids: The ids of which entries are returned; None for all.
+        deleted: Whether deleted entries are among them, with their last names.
+        is_descending: Whether the order is reversed.
+    """
+
+    start: int
+    size: int
+    ids: tuple[str, ...] | None = None
+    deleted: DeletedNames = DeletedNames.excluded
+    is_descending: bool = False
+
+
+@dataclass(frozen=True)
+class NamedEntry:
+    """An entry of a listing."""
+
+    id: str
+    name: str
+    is_deleted: bool
+
+
+@dataclass(frozen=True)
+class NamePage:
+    """Some entries of a listing, and how many there are on all pages."""
+
+    entries: Sequence[NamedEntry]
+    total: int
+
+
 @dataclass(frozen=True)
 class NameVersion:
     """A name of an id for some time.

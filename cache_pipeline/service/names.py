@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FORBIDDEN = 403
+#: How long a listing of names is used before it is read again.
+MAX_NAMES_AGE = timedelta(days=1)
 
 
 def lookups_by_column(report: Report | LiveReport, columns: Iterable[Column]) -> dict[str, str]:

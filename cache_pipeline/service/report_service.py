@@ -23,6 +23,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, Hit, Miss, ProgressEvent
 from cache_pipeline.service.clipping import clip_request
+from cache_pipeline.service.listed_names import ListedNames
 from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.past_answers import PastAnswers
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
@@ -67,6 +68,7 @@ class ReportService:
         has_other_requesters: Whether a cancelled fetch is still wanted by another process, which then takes over the vendor's jobs.
         limits: How large an answer may be; None for any size.
         live: The answers of live reports; None for a service without them.
+        listings: The vendors' listings of names; None for a service without them.
     """
 
     accounts: Mapping[str, VendorAdapter]
@@ -85,6 +87,7 @@ class ReportService:
     has_other_requesters: HasOtherRequesters = no_other_requesters
     limits: AnswerLimits | None = None
     live: LiveAnswers | None = None
+    listings: ListedNames | None = None
 
     # --- Reports and their vendors -----------------------------------------------------------------------------------------
 

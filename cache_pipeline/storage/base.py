@@ -22,7 +22,7 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.query.names import ListedName, NameChanges, NameVersion
+from cache_pipeline.query.names import ListedName, NameChanges, NamePage, NameSelection, NameVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
@@ -420,6 +420,10 @@ class NameStore(Protocol):
 
     def valid_ids(self, scope: NameScope, lookup: str) -> list[str]:
         """Return the ids of a listing whose names are still valid, sorted."""
+        ...
+
+    def page(self, scope: NameScope, lookup: str, selection: NameSelection) -> NamePage:
+        """Return some entries of a listing; those that are no longer listed are deleted."""
         ...
 
     def state(self, scope: NameScope) -> dict[str, LookupState]:

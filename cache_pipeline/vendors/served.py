@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.query.names import NamePage, NameSelection
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.job import JobState
@@ -114,6 +115,34 @@ class JobPaths:
 
 
 @dataclass(frozen=True)
+class ListingQuery:
+    """What is asked of a listing.
+
+    Attributes:
+        selection: The entries.
+        write: Returns the page in the vendor's form.
+    """
+
+    selection: NameSelection
+    write: Callable[[NamePage], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class ListingPath:
+    """A path where the vendor lists entries by name.
+
+    Attributes:
+        path: The path.
+        lookup: The name of the vendor's lookup that has them.
+        read: Reads the parameters of a URL, and raises `InvalidQuery` if stored names cannot answer them.
+    """
+
+    path: str
+    lookup: str
+    read: Callable[[Sequence[tuple[str, str]]], ListingQuery]
+
+
+@dataclass(frozen=True)
 class ErrorFacts:
     """What went wrong with a request.
 
@@ -137,18 +166,22 @@ class ServedApi:
     """The part of a vendor's API that is answered from stored rows.
 
     Attributes:
+        vendor: The vendor's name.
         prefix: Everything below it is answered in the vendor's form, errors included.
         login_paths: Where its clients exchange credentials for an access token (RFC 6749, section 4.4).
         queries: The paths for queries that are answered at once.
         jobs: The paths for queries whose answers are fetched later.
+        listings: The paths of listings.
         correlation_header: The response header that has the id of the request.
         describe_error: Returns the status and body of an error in the vendor's form.
     """
 
+    vendor: str
     prefix: str
     login_paths: tuple[str, ...]
     queries: tuple[QueryPath, ...]
     jobs: tuple[JobPaths, ...]
+    listings: tuple[ListingPath, ...]
     correlation_header: str
     describe_error: Callable[[ErrorFacts], tuple[int, Mapping[str, object]]]
 

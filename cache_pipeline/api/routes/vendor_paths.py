@@ -23,6 +23,7 @@ from cache_pipeline.api.routes.vendor_answers import (
     serve_within_hold,
 )
 from cache_pipeline.api.routes.vendor_jobs import job_routes
+from cache_pipeline.api.routes.vendor_listings import listing_routes
 from cache_pipeline.vendors.served import QueryPath, ServedApi
 
 
@@ -34,6 +35,7 @@ def vendor_routes(served: Sequence[ServedApi]) -> list[Route]:
     for api in served:
         routes += [Route(path.path, _endpoint(path), methods=["POST"]) for path in api.queries]
         routes += [route for paths in api.jobs for route in job_routes(paths)]
+        routes += listing_routes(api)
     return routes
 
 

@@ -9,7 +9,15 @@ from datetime import datetime
 from psycopg import Cursor
 from psycopg.rows import TupleRow
 
-from cache_pipeline.query.names import ListedName, NameChanges, NameVersion, merge_names
+from cache_pipeline.query.names import (
+    ListedName,
+    NameChanges,
+    NamedEntry,
+    NamePage,
+    NameSelection,
+    NameVersion,
+    merge_names,
+)
 from cache_pipeline.storage.base import LookupState, NameScope
 from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
@@ -57,6 +65,15 @@ _VERSIONS = """
 _VALID_IDS = f"""
     SELECT id FROM cache_pipeline_state.entity_name WHERE {_OF_LOOKUP} AND valid_to IS NULL ORDER BY id
 """  # noqa: S608 - a constant of this module
+_SELECTED = f"""
+    FROM ({_LATEST}) AS latest
+    WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s))
+        AND (%(deleted)s = 'included' OR (valid_to IS NOT NULL) = (%(deleted)s = 'alone'))
+"""
+_TOTAL = f"SELECT count(*) {_SELECTED}"
+_PAGE = f"SELECT id, name, valid_to IS NOT NULL {_SELECTED}"
+_ASCENDING = f'{_PAGE} ORDER BY lower(name) COLLATE "C", id COLLATE "C" LIMIT %(size)s OFFSET %(start)s'
+_DESCENDING = f'{_PAGE} ORDER BY lower(name) COLLATE "C" DESC, id COLLATE "C" DESC LIMIT %(size)s OFFSET %(start)s'
 _STATE = """
     SELECT l.lookup, l.listed_at, l.problem, (
         SELECT count(*) FROM cache_pipeline_state.entity_name AS n
@@ -128,6 +145,22 @@ class PostgresNameStore:
         where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup}
         with self._transaction() as cursor:
             return [id_ for (id_,) in cursor.execute(_VALID_IDS, where)]
+
+    def page(self, scope: NameScope, lookup: str, selection: NameSelection) -> NamePage:
+        """Return some entries of a listing; those that are no longer listed are deleted."""
+        values = {
+            "tenant": scope.tenant,
+            "account": scope.account,
+            "lookup": lookup,
+            "ids": None if selection.ids is None else list(selection.ids),
+            "deleted": selection.deleted,
+            "size": selection.size,
+            "start": selection.start,
+        }
+        with self._transaction() as cursor:
+            total = cursor.execute(_TOTAL, values).fetchone()
+            rows = cursor.execute(_DESCENDING if selection.is_descending else _ASCENDING, values).fetchall()
+        return NamePage([NamedEntry(*row) for row in rows], total[0] if total else 0)
 
     def state(self, scope: NameScope) -> dict[str, LookupState]:
         """Return what is known of each listing."""

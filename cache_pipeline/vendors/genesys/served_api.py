@@ -21,6 +21,7 @@ from cache_pipeline.vendors.genesys.aggregates import AGGREGATES_PAGE_SIZE, SPLI
 from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
+from cache_pipeline.vendors.genesys.served_listings import SERVED_LISTINGS
 from cache_pipeline.vendors.served import (
     ErrorFacts,
     JobFacts,
@@ -241,6 +242,7 @@ def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
 
 
 SERVED_API = ServedApi(
+    vendor="genesys",
     prefix="/api/v2/",
     login_paths=("/oauth/token", "/login/oauth/token"),
     queries=tuple(
@@ -260,6 +262,7 @@ SERVED_API = ServedApi(
         )
         for family in _SERVED_FAMILIES
     ),
+    listings=SERVED_LISTINGS,
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,
 )

@@ -106,6 +106,7 @@ def describe_error(facts: ErrorFacts) -> tuple[int, Mapping[str, object]]:
 
 
 SERVED_API = ServedApi(
+    vendor="reportdata",
     prefix=_PREFIX,
     login_paths=("/oauth/token",),
     queries=(),
@@ -121,6 +122,7 @@ SERVED_API = ServedApi(
             has_delete=False,
         ),
     ),
+    listings=(),
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,
 )

@@ -1,0 +1,66 @@
+"""Routes of the vendors' own listings, such as that of queues, answered from stored names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.problems import Problem
+from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
+from cache_pipeline.query.ad_hoc import find_only_account
+from cache_pipeline.service.names import needed_lookups
+from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.base import NameScope
+from cache_pipeline.vendors.registry import find_vendor
+from cache_pipeline.vendors.served import ListingPath, ServedApi
+from cache_pipeline.vendors.spec import Lookup
+
+
+def listing_routes(served: ServedApi) -> list[Route]:
+    """Return the routes of a vendor's listings."""
+    lookups = {lookup.name: lookup for lookup in find_vendor(served.vendor).lookups}
+    return [
+        Route(path.path, _endpoint(served.vendor, lookups[path.lookup], path), methods=["GET"])
+        for path in served.listings
+    ]
+
+
+def _endpoint(vendor: str, lookup: Lookup, path: ListingPath) -> Callable[[Request], Awaitable[Response]]:
+    # Starlette takes a partial for an application.
+    async def answer(request: Request) -> Response:
+        return await _answer(vendor, lookup, path, request)
+
+    return answer
+
+
+async def _answer(vendor: str, lookup: Lookup, path: ListingPath, request: Request) -> Response:
+    query_service: QueryService = request.app.state.query_service
+    caller = await authenticate(query_service, request)
+    _check_permission(query_service, caller, vendor, lookup)
+    service = query_service.report_service
+    if service.listings is None:
+        raise RuntimeError("the service was opened without listings")
+    listing = path.read(request.query_params.multi_items())
+    account = find_only_account(vendor, service.accounts)
+    scope = NameScope(caller.tenant, f"{vendor}/{account}")
+    page, listed_at = await service.listings.page(scope, lookup, listing.selection)
+    age = max(0, int((query_service.clock() - listed_at).total_seconds()))
+    headers = {"Cache-Control": "no-store", "Age": str(age), **rate_limit_headers(request)}
+    return JSONResponse(listing.write(page), headers=headers)
+
+
+def _check_permission(query_service: QueryService, caller: Principal, vendor: str, lookup: Lookup) -> None:
+    """Let a key that is bound to reports list only what one of them has the ids of."""
+    if caller.reports is None:
+        return
+    service = query_service.report_service
+    permitted = (report for name, report in query_service.reports.items() if caller.may_query(name))
+    if not any(
+        report.platform == vendor and lookup in needed_lookups(report, service.columns(report)) for report in permitted
+    ):
+        raise Problem("forbidden", 403, f"no report that this key may query has ids of {lookup.name}")
