@@ -28,7 +28,7 @@ from cache_pipeline.query.measure_columns import find_measure_problems
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
-from cache_pipeline.query.schema import Column, ColumnKind, Fold, find_invalid_names
+from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.declaration_rules import (
@@ -98,7 +98,7 @@ class Declarations:
         Raises:
             DeclarationError: Some are invalid; the error lists every mistake.
         """
-        return self._read_all(folder)[0]
+        return self.read_all(folder)[0]
 
     def read_live(self, folder: Path) -> dict[str, LiveDeclaration]:
         """Read every declaration in a folder, and return those of live reports.
@@ -106,15 +106,24 @@ class Declarations:
         Raises:
             DeclarationError: Some are invalid; the error lists every mistake.
         """
-        return self._read_all(folder)[1]
+        return self.read_all(folder)[1]
 
-    def _read_all(self, folder: Path) -> tuple[dict[str, Declaration], dict[str, LiveDeclaration]]:
+    def read_all(self, folder: Path) -> tuple[dict[str, Declaration], dict[str, LiveDeclaration]]:
+        """Read every declaration in a folder, and return the reports and the live reports.
+
+        Raises:
+            DeclarationError: Some are invalid; the error lists every mistake.
+        """
         rules = LiveRules(live_query_types(), self._name_account, self.find_live_problems)
         declared, live = read_declarations(folder, self.find_problems, self.complete, rules)
         mistakes = [
             Mistake(each.file, each.line, field, problem)
             for each in live.values()
             for field, problem in _find_service_level_problems(each.report, declared)
+        ] + [
+            Mistake(each.file, each.line, "live", problem)
+            for each in declared.values()
+            for problem in _find_live_part_problems(each.report, live)
         ]
         if mistakes:
             raise DeclarationError(mistakes)
@@ -190,14 +199,24 @@ def _find_service_level_problems(live: LiveReport, declared: Mapping[str, Declar
     if lacking := [dimension for dimension in live.group_by if dimension not in report.group_by]:
         yield "service_level.report", f"{report.name} is not by {', '.join(lacking)}, as {live.name} is"
         return
-    sums = [column.name for column in report_columns(report) if column.fold is Fold.sum]
-    for field in ("numerator", "denominator"):
-        name = getattr(source, field)
-        if name not in sums:
-            yield (
-                f"service_level.{field}",
-                f"{report.name} has no column {name!r} that adds up; it has {', '.join(sums)}",
-            )
+    shares = [name for name, measure in report.measures.items() if measure is not None and measure.kind == "share"]
+    if source.measure not in shares:
+        yield (
+            "service_level.measure",
+            f"{report.name} has no measure {source.measure!r} that is a share; it has {', '.join(shares) or 'none'}",
+        )
+
+
+def _find_live_part_problems(report: Report, live_reports: Mapping[str, LiveDeclaration]) -> Iterator[str]:
+    """Yield what is wrong with the live report whose figures a report wants beside its own."""
+    if report.live is None:
+        return
+    # Imported here: most declarations have none, and what it needs takes long to import.
+    from cache_pipeline.query.live_part import find_live_part_problems
+
+    found = live_reports[report.live].report if report.live in live_reports else None
+    columns = find_vendor(found.platform).live[found.query_type].columns(found) if found else ()
+    yield from find_live_part_problems(report, report_columns(report), found, columns)
 
 
 def report_schema_text() -> str:
@@ -216,14 +235,14 @@ def load_reports(settings: Settings, folder: Path | None = None) -> dict[str, Re
     return {name: each.report for name, each in load_declarations(settings, folder).items()}
 
 
-def load_live_reports(settings: Settings, folder: Path | None = None) -> dict[str, LiveReport]:
-    """Read the declarations in a folder, by default the settings' own, and return the live reports.
+def load_all_reports(settings: Settings) -> tuple[dict[str, Report], dict[str, LiveReport]]:
+    """Read the declarations in the settings' folder once, and return the reports and the live reports by name.
 
     Raises:
         DeclarationError: As ``load_reports``.
     """
-    found = Declarations(settings).read_live(folder or settings.reports_dir)
-    return {name: each.report for name, each in found.items()}
+    declared, live = Declarations(settings).read_all(settings.reports_dir)
+    return {name: each.report for name, each in declared.items()}, {name: each.report for name, each in live.items()}
 
 
 def load_declarations(settings: Settings, folder: Path | None = None) -> dict[str, Declaration]:

@@ -18,7 +18,7 @@ _ROWS_PER_PART = 10_000
 #: What of an answer's head the formats of Arrow have as metadata.
 _METADATA = (
     *("report", "interval", "granularity", "timeZone", "completeThrough", "provisionalFrom", "fetchedAt"),
-    *("observedAt", "freshUntil"),
+    *("liveReport", "observedAt", "freshUntil", "liveProblem"),
 )
 
 

@@ -47,7 +47,7 @@ from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
 from cache_pipeline.api.vendor_form import VendorForm
-from cache_pipeline.bootstrap import load_live_reports, load_reports, open_quotas, open_service, utc_now
+from cache_pipeline.bootstrap import load_all_reports, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
@@ -114,8 +114,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        declared = load_reports(settings) if reports is None else reports
-        declared_live = load_live_reports(settings) if reports is None and live_reports is None else live_reports or {}
+        declared, declared_live = load_all_reports(settings) if reports is None else (reports, {})
+        declared_live = declared_live if live_reports is None else live_reports
         async with AsyncExitStack() as stack:
             report_service = await stack.enter_async_context(open_service(settings, declared=tuple(declared.values())))
             limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)

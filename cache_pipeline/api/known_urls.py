@@ -42,7 +42,7 @@ class KnownUrls:
 async def _respond_if_known(query_service: QueryService, request: Request) -> Response | None:
     caller = await authenticate(query_service, request)
     parsed = query_service.parse_cache.get(caller.tenant, request.scope)
-    if parsed is None or not caller.may_query(parsed.report.name):
+    if parsed is None or not all(map(caller.may_query, parsed.report_names)):
         return None
     # The first of equal headers counts, as it does for the routes.
     headers = {name: value.decode("latin-1") for name, value in reversed(request.scope["headers"])}

@@ -15,8 +15,10 @@ from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.measures import Measure
+from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import to_snake_case
-from cache_pipeline.service.live_answers import find_live_kind
+from cache_pipeline.service.live_answers import find_live_kind, observed_column
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.api_key import Principal
@@ -102,13 +104,20 @@ class BoardReader:
             "serviceLevel": self._day_level.by_group.get(group),
         }
 
+    async def _seek_new_ids(self) -> None:
+        """Have the listing read again if the day has figures of what it lacks, such as a queue that was made today."""
+        position = self._dimensions.index(observed_column(self._report))
+        ids = {group[position] for group in self._day_level.by_group}
+        await self._query_service.report_service.live_answers.seek_unlisted(self._report, self._tenant, ids)
+
     async def _look_up_day_level(self) -> None:
-        source, now = self._report.service_level, self._query_service.clock()
-        known = self._day_level
+        now, known = self._query_service.clock(), self._day_level
+        source = self._find_level_source()
         if source is None or (known.looked_up_at and now - known.looked_up_at < _SERVICE_LEVEL_AGE):
             return
+        report, measure = source
         try:
-            answer = await self._ask_for_day(now)
+            answer = await self._ask_for_day(report, measure, now)
         except CachePipelineError:
             # The figures of now do not depend on it; the page shows how old it is.
             answer = None
@@ -119,18 +128,22 @@ class BoardReader:
         by_group: dict[tuple[Any, ...], float] = {}
         for values in document["rows"]:
             row = dict(zip(document["columns"], values, strict=True))
-            if row[source.denominator]:
-                by_group[tuple(row[name] for name in self._dimensions)] = (
-                    row[source.numerator] / row[source.denominator]
-                )
+            if (level := measure.value(row)) is not None:
+                by_group[tuple(row[name] for name in self._dimensions)] = level
         self._day_level = _DayLevel(by_group, answer.completeness.fetched_at or now, now)
+        await self._seek_new_ids()
 
-    async def _ask_for_day(self, now: datetime) -> Answer | None:
-        """Return the day so far, or None while a job fetches it."""
+    def _find_level_source(self) -> tuple[Report, Measure] | None:
+        """Return the report with the day's service level and its measure; None if none is declared."""
         source = self._report.service_level
-        report = self._query_service.reports[source.report] if source else None
-        if source is None or report is None:
+        if source is None:
             return None
+        report = self._query_service.reports[source.report]
+        measure = report.measures.get(source.measure)
+        return None if measure is None else (report, measure)
+
+    async def _ask_for_day(self, report: Report, measure: Measure, now: datetime) -> Answer | None:
+        """Return the day so far, or None while a job fetches it."""
         service = self._query_service.report_service_for(self._tenant)
         columns = {column.name: column.source for column in service.columns(report)}
         day = now.astimezone(report.zone).date()
@@ -138,7 +151,7 @@ class BoardReader:
             "interval": f"{day}/{day + timedelta(days=1)}",
             "granularity": "P1D",
             "group_by": list(self._report.group_by),
-            "metrics": sorted({columns[source.numerator], columns[source.denominator]}),
+            "metrics": sorted({columns[name] for name in measure.columns}),
         }
         parsed = parse_query(service, report, request, self._query_service.settings.api.max_buckets)
         reader = Principal(_READER, self._tenant, None, Lane.interactive)

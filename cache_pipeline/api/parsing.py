@@ -64,6 +64,7 @@ class ParsedQuery:
         measures: The measures that the answer has after its columns, by name.
         ad_hoc: The declaration of its report, if that is not a declared one.
         as_of: When the figures were known that the answer has; None for now.
+        live: The live report whose rows the answer has beside the stored ones; None for none.
     """
 
     resolved: QueryRequest
@@ -74,11 +75,17 @@ class ParsedQuery:
     measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
     ad_hoc: dict[str, Any] | None = None
     as_of: datetime | None = None
+    live: LiveReport | None = None
 
     @property
     def report(self) -> Report:
         """The declared report whose rows answer the query."""
         return self.resolved.declared
+
+    @property
+    def report_names(self) -> tuple[str, ...]:
+        """The reports that a caller must be permitted to query."""
+        return (self.report.name, *([self.live.name] if self.live else []))
 
     @property
     def key(self) -> str:

@@ -192,9 +192,7 @@ class QueryService:
         Raises:
             CachePipelineError: The vendor could not be asked.
         """
-        if self.report_service.live is None:
-            raise RuntimeError("the service was opened without live reports")
-        answer, is_hot = await self.report_service.live.answer(report, tenant)
+        answer, is_hot = await self.report_service.live_answers.answer(report, tenant)
         return ServedAnswer(answer, CacheStatusSource.hot if is_hot else CacheStatusSource.vendor)
 
     async def serve_after_job(self, query: ParsedQuery, caller: Principal) -> ServedAnswer | AcceptedJob:

@@ -182,6 +182,10 @@ NAMES_DESCRIPTION = (
 
 AS_OF_DESCRIPTION = "Answer with final figures as they were known at this instant (ISO 8601 with an offset), if the report declares time_travel"
 AS_OF_EXAMPLE = "2026-11-17T08:00:00Z"
+LIVE_DESCRIPTION = (
+    "true: add the rows of the live report that the report declares, and a column `state` that says of each row whether it is final, "
+    "provisional or live"
+)
 MEASURES_DESCRIPTION = (
     "Add a column for each of these measures of the report, such as average_handle_time, computed from the sums of each row of "
     "the answer"
@@ -197,15 +201,12 @@ class QueryBody(_Schema):
         json_schema_extra={"examples": [{"interval": _EXAMPLE_INTERVAL}]},
     )
 
-    interval: Annotated[
-        str,
-        Field(
-            min_length=3,
-            max_length=100,
-            description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query",
-            examples=[_EXAMPLE_INTERVAL, "2026-11-16/2026-11-17"],
-        ),
-    ]
+    interval: Annotated[str, Field(min_length=3, max_length=100)] | None = Field(
+        None,
+        description="start/end, half-open, ISO 8601; instants without an offset are in the time zone of the query. Required, but for "
+        "live reports, which have none",
+        examples=[_EXAMPLE_INTERVAL, "2026-11-16/2026-11-17"],
+    )
     group_by: _Names | None = Field(None, description="A subset of the report's dimensions; an empty list for totals")
     metrics: _Names | None = Field(None, description="A subset of the report's metrics")
     granularity: str | None = Field(
@@ -223,6 +224,7 @@ class QueryBody(_Schema):
     align: Literal["buckets"] | None = Field(None, description=ALIGN_DESCRIPTION)
     measures: _Names | None = Field(None, description=MEASURES_DESCRIPTION)
     as_of: str | None = Field(None, max_length=50, description=AS_OF_DESCRIPTION, examples=[AS_OF_EXAMPLE])
+    live: bool | None = Field(None, description=LIVE_DESCRIPTION)
 
 
 class MeasureInfo(_Schema):
@@ -246,6 +248,7 @@ class ReportInfo(_Schema):
     group_by: list[str]
     metrics: list[str]
     measures: list[MeasureInfo]
+    live_report: str | None = Field(description="The live report that `live=true` adds; null for none")
     start: str = Field(description="First day that can be queried")
     freshness_seconds: int = Field(description="How old provisional figures may become before they are refetched")
     href: str = Field(description="Path to query the report")

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history, utc_now
+from cache_pipeline.bootstrap import load_all_reports, load_reports, migrate_history, utc_now
 from cache_pipeline.errors import CommandError, InvalidInterval
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.durations import Duration
@@ -113,9 +113,9 @@ def create(
 ) -> None:
     """Create a key and print it. It cannot be shown again: only its hash is stored."""
     settings = read_settings()
-    declared = {**load_reports(settings), **load_live_reports(settings)}
+    declared, live = load_all_reports(settings)
     for report in reports:
-        find_report(declared, report)
+        find_report({**declared, **live}, report)
     principal = Principal(
         id="",
         tenant=tenant or settings.tenant,

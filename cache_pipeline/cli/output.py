@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 from cache_pipeline.errors import CommandError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cache_pipeline.query.schema import Column
 
 _BOM = "\ufeff"
@@ -97,16 +99,19 @@ def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def render_binary(output_format: OutputFormat, body: bytes, columns: Sequence[Column]) -> bytes:
+def render_binary(
+    output_format: OutputFormat, body: bytes, columns: Sequence[Column], rows: pa.Table | None = None
+) -> bytes:
     """Return an answer as Parquet or as an Arrow stream, exactly as the API sends it."""
     from cache_pipeline.api.answer_body import render_body
     from cache_pipeline.api.negotiation import MediaFormat
 
-    return b"".join(render_body(MediaFormat[output_format.name], body, columns))
+    return b"".join(render_body(MediaFormat[output_format.name], body, columns, rows))
 
 
 def _render_csv(document: Mapping[str, Any], options: CsvOptions) -> str:
-    columns, zone = document["columns"], ZoneInfo(document["timeZone"])
+    # A live report has no time zone, and no times but the moment in which it was observed.
+    columns, zone = document["columns"], ZoneInfo(document.get("timeZone", "UTC"))
     instants = {index for index, name in enumerate(columns) if name in _INSTANTS} if options.local_time else set[int]()
     text = io.StringIO()
     text.write(_BOM if options.bom else "")
@@ -121,7 +126,9 @@ def _render_csv(document: Mapping[str, Any], options: CsvOptions) -> str:
     return text.getvalue()
 
 
-def _local(instant: str, zone: ZoneInfo) -> str:
+def _local(instant: str | None, zone: ZoneInfo) -> str | None:
+    if instant is None:
+        return None
     return datetime.fromisoformat(instant).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache_pipeline.bootstrap import (
-    load_reports,
+    load_all_reports,
     migrate_history,
     open_hot_tier,
     open_service,
@@ -24,8 +24,10 @@ from cache_pipeline.bootstrap import (
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.cli.output import CsvOptions, OutputFormat, choose_format, render_binary, render_text
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.live_report import LiveReport, check_live_request
 from cache_pipeline.query.measure_columns import add_measures, choose_measures, measure_columns
 from cache_pipeline.query.names import NameTime
 from cache_pipeline.query.query_request import QueryOverrides, QueryRequest, resolve_request
@@ -52,8 +54,8 @@ _COLOURS = {"hot": "green", "history": "green", "roll_up": "cyan", "vendor": "ye
 def plan_command(*, report: str, interval: str, overrides: QueryOverrides, as_json: bool) -> None:
     """Show how REPORT over INTERVAL would be answered, and why. Nothing is sent to the vendor."""
     settings = read_settings()
-    declared = load_reports(settings)
-    request = _resolve(declared, report, interval, overrides)
+    declared, live_reports = load_all_reports(settings)
+    request = _resolve(declared, live_reports, report, interval, overrides)
     migrate_history(settings, declared)
     plan = asyncio.run(_make_plan(settings, declared, request))
     if as_json or not sys.stdout.isatty():
@@ -65,8 +67,18 @@ def plan_command(*, report: str, interval: str, overrides: QueryOverrides, as_js
         Console().print(heading, _plan_table(plan), _summary(plan), sep="\n", highlight=False)
 
 
-def _resolve(declared: dict[str, Report], name: str, interval: str, overrides: QueryOverrides) -> QueryRequest:
-    report = find_report(declared, name)
+def _resolve(
+    declared: Mapping[str, Report],
+    live_reports: Mapping[str, LiveReport],
+    name: str,
+    interval: str,
+    overrides: QueryOverrides,
+) -> QueryRequest:
+    report = find_report({**declared, **live_reports}, name)
+    if isinstance(report, LiveReport):
+        raise CommandError(
+            f"{name} is live: its query takes one request for all of it, and none if it is half a minute old at most"
+        )
     return resolve_request(report, interval, overrides, report_columns(report))
 
 
@@ -143,7 +155,7 @@ def _month(plan: Plan) -> str:
 
 @click.command("query")
 @click.argument("report")
-@click.argument("interval")
+@click.argument("interval", required=False)
 @query_overrides
 @click.option(
     "--format",
@@ -166,6 +178,12 @@ def _month(plan: Plan) -> str:
     metavar="INSTANT",
     help="Final figures as they were known at INSTANT, ISO 8601 with an offset; for reports that declare time_travel.",
 )
+@click.option(
+    "--live",
+    "has_live",
+    is_flag=True,
+    help="Add what happens now, if the report declares a live report; the column state says what is final, provisional or live.",
+)
 @click.option("--local-time", is_flag=True, help="CSV: write times as the clock shows them in the report's time zone.")
 @click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, by which Excel recognises UTF-8.")
 @click.option("--whole-numbers", is_flag=True, help="CSV: write whole figures without a decimal point.")
@@ -177,36 +195,57 @@ def _month(plan: Plan) -> str:
 def query_command(
     *,
     report: str,
-    interval: str,
+    interval: str | None,
     overrides: QueryOverrides,
     format_name: str | None,
     output: Path | None,
     names: str | None,
     measures: str | None,
     as_of: str | None,
+    has_live: bool,
     local_time: bool,
     bom: bool,
     whole_numbers: bool,
     safe_text: bool,
 ) -> None:
-    """Print REPORT over INTERVAL (start/end or start/P1D; times without an offset are in the report's time zone)."""
+    """Print REPORT over INTERVAL (start/end or start/P1D; times without an offset are in the report's time zone).
+
+    A live report has no INTERVAL.
+    """
     chosen, options = choose_format(format_name, output), CsvOptions(local_time, bom, whole_numbers, safe_text)
     if options != CsvOptions() and chosen is not OutputFormat.csv:
         raise click.UsageError("--local-time, --bom, --whole-numbers and --safe-text are for CSV: add --format csv")
     settings = read_settings()
-    declared = load_reports(settings)
-    request = _resolve(declared, report, interval, overrides)
-    columns = report_columns(request.requested)
+    declared, live_reports = load_all_reports(settings)
     wanted = [name.strip() for name in (measures or "").split(",") if name.strip()]
+    if report in live_reports:
+        changed = {
+            "interval": interval,
+            **vars(overrides),
+            "measures": wanted or None,
+            "live": has_live or None,
+            "as_of": as_of,
+        }
+        check_live_request(live_reports[report], changed)
+        if local_time:
+            raise click.UsageError(f"{report} has no time zone: leave out --local-time")
+        _write(chosen, *_answer_live(settings, declared, live_reports[report], names), options, output)
+        return
+    if interval is None:
+        raise click.UsageError("Missing argument 'INTERVAL'.")
+    request = _resolve(declared, live_reports, report, interval, overrides)
+    live = _choose_live_part(request, live_reports, as_of) if has_live else None
+    columns = report_columns(request.requested)
     chosen_measures = choose_measures(wanted, request.requested.measures, columns)
     settings.required_postgres_url()
     answer = None if as_of else asyncio.run(_hot_answer(settings, request))
     if answer is None:
         migrate_history(settings, declared)
         answer = asyncio.run(_answer(settings, declared, request, as_of))
-    if names is not None:
+    names_time = NameTime(names) if names else None
+    if names_time is not None:
         with open_stored_names(settings) as stored:
-            answer = stored.add_to_answer(request.requested, columns, answer, NameTime(names))
+            answer = stored.add_to_answer(request.requested, columns, answer, names_time)
             columns = stored.columns(request.requested, columns)
     if chosen_measures:
         from cache_pipeline.storage.answer import read_rows, replace_rows
@@ -214,7 +253,57 @@ def query_command(
         rows = read_rows(answer.body, columns) if answer.rows is None else answer.rows
         answer = replace_rows(answer, add_measures(rows, chosen_measures))
         columns = (*columns, *measure_columns(chosen_measures))
-    _write(chosen, answer.body, columns, options, output)
+    if live is not None:
+        migrate_history(settings, declared)
+        answer = _add_live_part(settings, request, live, answer, columns, names_time)
+    _write(chosen, answer, columns, options, output)
+
+
+def _answer_live(
+    settings: Settings, declared: Mapping[str, Report], report: LiveReport, names: str | None
+) -> tuple[Answer, Sequence[Column]]:
+    """Return the answer of a live report, and its columns."""
+    from cache_pipeline.service.live_answers import live_columns
+
+    async def read() -> Answer:
+        async with open_service(settings) as service:
+            return (await service.live_answers.answer(report, settings.tenant))[0]
+
+    migrate_history(settings, declared)
+    answer, columns = asyncio.run(read()), live_columns(report)
+    if names is not None:
+        with open_stored_names(settings) as stored:
+            answer = stored.add_to_answer(report, columns, answer, NameTime(names))
+            columns = stored.columns(report, columns)
+    return answer, columns
+
+
+def _choose_live_part(request: QueryRequest, live_reports: Mapping[str, LiveReport], as_of: str | None) -> LiveReport:
+    from cache_pipeline.query.live_part import choose_live_part
+
+    return choose_live_part(request.requested, live_reports, is_of_the_past=as_of is not None)
+
+
+def _add_live_part(
+    settings: Settings,
+    request: QueryRequest,
+    report: LiveReport,
+    answer: Answer,
+    columns: Sequence[Column],
+    names: NameTime | None,
+) -> Answer:
+    """Return an answer with the rows of a live report after its own."""
+    from cache_pipeline.service.live_part import LivePart, add_live_part, read_live_part
+
+    async def read() -> LivePart:
+        async with open_service(settings) as service:
+            return await read_live_part(service.live_answers, report, request, settings.tenant, service.clock())
+
+    part = asyncio.run(read())
+    if names is None:
+        return add_live_part(answer, columns, request, part)
+    with open_stored_names(settings) as stored:
+        return add_live_part(answer, columns, request, part, (stored, names))
 
 
 async def _hot_answer(settings: Settings, request: QueryRequest) -> Answer | None:
@@ -234,15 +323,15 @@ async def _answer(
 
 
 def _write(
-    chosen: OutputFormat, body: bytes, columns: Sequence[Column], options: CsvOptions, output: Path | None
+    chosen: OutputFormat, answer: Answer, columns: Sequence[Column], options: CsvOptions, output: Path | None
 ) -> None:
     if chosen is OutputFormat.table:
-        rendered = _render_table(json.loads(body), coloured=sys.stdout.isatty() and output is None).encode()
+        rendered = _render_table(json.loads(answer.body), coloured=sys.stdout.isatty() and output is None).encode()
     elif chosen.is_binary:
-        rendered = render_binary(chosen, body, columns)
+        rendered = render_binary(chosen, answer.body, columns, answer.rows)
     else:
         indent = output is None and sys.stdout.isatty()
-        rendered = render_text(chosen, json.loads(body), options, indent=indent).encode()
+        rendered = render_text(chosen, json.loads(answer.body), options, indent=indent).encode()
     if output is not None:
         write_atomically(output, rendered)
     else:
@@ -252,14 +341,31 @@ def _write(
 def _render_table(document: Mapping[str, Any], *, coloured: bool) -> str:
     from rich.console import Console
 
-    provisional = document["provisionalFrom"]
-    heading = f"{document['report']} {document['interval']}, {document['granularity']} in {document['timeZone']}"
-    known = f"provisional from {provisional}" if provisional else "final"
-    known += f", as known at {document['asOf']}" if "asOf" in document else f", fetched {document['fetchedAt']}"
     console = Console(force_terminal=coloured)
     with console.capture() as captured:
-        console.print(heading, _answer_table(document), known, sep="\n", highlight=False)
+        console.print(_heading(document), _answer_table(document), _footer(document), sep="\n", highlight=False)
     return captured.get()
+
+
+def _heading(document: Mapping[str, Any]) -> str:
+    if "interval" not in document:
+        return f"{document['report']}, now"
+    return f"{document['report']} {document['interval']}, {document['granularity']} in {document['timeZone']}"
+
+
+def _footer(document: Mapping[str, Any]) -> str:
+    """Say how old the figures are, and which of them may still change."""
+    parts: list[str] = []
+    if "interval" in document:
+        provisional = document["provisionalFrom"]
+        known = f"provisional from {provisional}" if provisional else "final"
+        at = f"as known at {document['asOf']}" if "asOf" in document else f"fetched {document['fetchedAt']}"
+        parts.append(f"{known}, {at}")
+    if document.get("observedAt"):
+        parts.append(f"observed {document['observedAt']}, fresh until {document['freshUntil']}")
+    if document.get("liveProblem"):
+        parts.append(f"no live figures: {document['liveProblem']}")
+    return "; ".join(parts)
 
 
 def _answer_table(document: Mapping[str, Any]) -> Table:

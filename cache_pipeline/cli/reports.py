@@ -2,7 +2,7 @@
 
 import click
 
-from cache_pipeline.bootstrap import load_live_reports, load_reports, migrate_history, report_schema_text
+from cache_pipeline.bootstrap import load_all_reports, load_reports, migrate_history, report_schema_text
 from cache_pipeline.settings import read_settings
 
 
@@ -14,9 +14,10 @@ def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by 
         click.echo(report_schema_text(), nl=False)
         return
     settings = read_settings()
-    for name, report in load_reports(settings).items():
+    declared, live = load_all_reports(settings)
+    for name, report in declared.items():
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, {report.granularity} by {report.partition}")
-    for name, report in load_live_reports(settings).items():
+    for name, report in live.items():
         click.echo(f"{name:<24} {report.platform}/{report.query_type}, live")
 
 

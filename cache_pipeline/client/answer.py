@@ -76,6 +76,18 @@ class ClientAnswer:
     cache_status: str
     etag: str
 
+    @property
+    def observed_at(self) -> datetime | None:
+        """When the vendor was asked for the live figures; None if there are none."""
+        found = (self.table.schema.metadata or {}).get(b"observedAt")
+        return datetime.fromisoformat(found.decode()) if found else None
+
+    @property
+    def live_problem(self) -> str | None:
+        """Why the live figures that the query asked for are absent; None if they are not."""
+        found = (self.table.schema.metadata or {}).get(b"liveProblem")
+        return found.decode() if found else None
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a DataFrame."""
         return self.table.to_pandas()
@@ -144,7 +156,7 @@ def query_headers(wait: float, idempotency_key: str | None = None) -> dict[str, 
 
 
 def query_body(
-    interval: str,
+    interval: str | None,
     group_by: Sequence[str] | None,
     metrics: Sequence[str] | None,
     granularity: str | None,
@@ -153,6 +165,8 @@ def query_body(
     names: str | None = None,
     measures: Sequence[str] | None = None,
     as_of: datetime | str | None = None,
+    *,
+    live: bool = False,
 ) -> dict[str, Any]:
     """Return the body of a query. Arguments that are None keep the report's declaration."""
     fields = {
@@ -165,6 +179,7 @@ def query_body(
         "names": names,
         "measures": list(measures) if measures is not None else None,
         "asOf": as_of.isoformat() if isinstance(as_of, datetime) else as_of,
+        "live": live or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -260,8 +275,12 @@ def _parse_date(value: str) -> datetime:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def result_path(progress: ProgressReport, names: str | None = None, measures: Sequence[str] | None = None) -> str:
-    """Return the path of a finished job's answer, with the names and measures that were asked for: the job is the same without.
+def result_path(progress: ProgressReport, body: Mapping[str, Any]) -> str:
+    """Return the path of a finished job's answer, with what the body asks for beside its figures: the job is the same without.
+
+    Args:
+        progress: The job.
+        body: The body of the query.
 
     Raises:
         ClientJobFailed: The job has no answer.
@@ -269,8 +288,9 @@ def result_path(progress: ProgressReport, names: str | None = None, measures: Se
     if progress.result is None:
         problem = progress.problem or {"detail": f"the job was {progress.state}"}
         raise ClientJobFailed(int(problem.get("status", 502)), problem)
-    added = {"names": names, "measures": ",".join(measures) if measures else None}
-    parameters = {name: value for name, value in added.items() if value is not None}
+    measures = ",".join(body.get("measures") or ())
+    added = {"names": body.get("names"), "measures": measures, "live": "true" if body.get("live") else None}
+    parameters = {name: value for name, value in added.items() if value}
     return str(httpx.URL(progress.result).copy_merge_params(parameters)) if parameters else progress.result
 
 

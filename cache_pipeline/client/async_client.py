@@ -58,7 +58,7 @@ class AsyncClient:
     async def query(
         self,
         report: str,
-        interval: str,
+        interval: str | None = None,
         *,
         group_by: Sequence[str] | None = None,
         metrics: Sequence[str] | None = None,
@@ -68,10 +68,13 @@ class AsyncClient:
         names: Literal["current", "then"] | None = None,
         measures: Sequence[str] | None = None,
         as_of: datetime | str | None = None,
+        live: bool = False,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer; arguments and errors are those of `Client.query`."""
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of)
+        body = query_body(
+            interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of, live=live
+        )
         return await self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     async def _run(self, steps: Steps[T]) -> T:

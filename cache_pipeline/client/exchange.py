@@ -105,13 +105,7 @@ class QueryExchange:
                 self.on_progress(job)
             try:
                 if job.is_finished:
-                    return parse_response(
-                        (
-                            yield from self._request(
-                                "GET", result_path(job, self.body.get("names"), self.body.get("measures")), subject
-                            )
-                        )
-                    )
+                    return parse_response((yield from self._request("GET", result_path(job, self.body), subject)))
                 yield from self._pause(job.retry_after, subject)
                 job = parse_job((yield from self._request("GET", f"/v1/jobs/{job.job_id}", subject)))
             except httpx.RequestError:

@@ -59,7 +59,7 @@ class Client:
     def query(
         self,
         report: str,
-        interval: str,
+        interval: str | None = None,
         *,
         group_by: Sequence[str] | None = None,
         metrics: Sequence[str] | None = None,
@@ -69,6 +69,7 @@ class Client:
         names: Literal["current", "then"] | None = None,
         measures: Sequence[str] | None = None,
         as_of: datetime | str | None = None,
+        live: bool = False,
         on_progress: Callable[[ProgressReport], None] | None = None,
     ) -> ClientAnswer:
         """Return the finished answer, waiting for it within the timeout.
@@ -77,7 +78,7 @@ class Client:
 
         Args:
             report: Name of a declared report.
-            interval: ``start/end``, half-open, ISO 8601.
+            interval: ``start/end``, half-open, ISO 8601; None for live reports, which have none.
             group_by: A subset of the report's dimensions.
             metrics: A subset of the report's metrics.
             granularity: A longer bucket size.
@@ -86,6 +87,7 @@ class Client:
             names: Add names after ids: ``current`` ones, or those at the time of the figures (``then``).
             measures: Measures of the report to add, by name.
             as_of: Answer with final figures as they were known at this instant, if the report declares time_travel.
+            live: Add the rows of the live report that the report declares, and the column ``state``: final, provisional or live.
             on_progress: Called with the progress of the job, if there is one.
 
         Raises:
@@ -98,7 +100,9 @@ class Client:
             httpx.TransportError: The API cannot be reached. A connection that breaks later is opened again within the
                 timeout; all repetitions of a query follow one job.
         """
-        body = query_body(interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of)
+        body = query_body(
+            interval, group_by, metrics, granularity, time_zone, filters, names, measures, as_of, live=live
+        )
         return self._run(QueryExchange(report, body, on_progress, self._timeout, time.monotonic).steps())
 
     def _run(self, steps: Steps[T]) -> T:

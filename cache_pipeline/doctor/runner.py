@@ -11,7 +11,7 @@ from functools import partial
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import connect_vendor, load_reports, pending_migrations
+from cache_pipeline.bootstrap import connect_vendor, load_all_reports, pending_migrations
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.databases import check_postgres, check_redis
 from cache_pipeline.doctor.logins import check_logins
@@ -19,6 +19,7 @@ from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
 from cache_pipeline.errors import QuotaUnavailable, SettingsError
 from cache_pipeline.query.declarations import DeclarationError
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report, account_setting
 from cache_pipeline.settings import Settings, account_ids
 
@@ -53,13 +54,13 @@ async def run_checks(
     Returns:
         The results in a fixed order, declarations first.
     """
-    reports, declarations = _check_declarations(settings)
+    reports, live_reports, declarations = _check_declarations(settings)
     postgres = partial(
         check_postgres, pending=partial(pending_migrations, settings, reports), reports=len(reports), clock=clock
     )
     redis = partial(check_redis, clock=clock)
     checks = [
-        *_vendor_checks(settings, reports, clock),
+        *_vendor_checks(settings, reports, live_reports, clock),
         Check("edge store", "check CACHE_PIPELINE_EDGE_URL", lambda: check_store(settings)),
         Check("edge readers", "check CACHE_PIPELINE_EDGE_PUBLIC_URL", lambda: check_public_url(settings, clock)),
         *more,
@@ -72,7 +73,12 @@ async def run_checks(
     return [*declarations, *(result for results in found for result in results)]
 
 
-def _vendor_checks(settings: Settings, reports: Mapping[str, Report], clock: Callable[[], datetime]) -> list[Check]:
+def _vendor_checks(
+    settings: Settings,
+    reports: Mapping[str, Report],
+    live_reports: Mapping[str, LiveReport],
+    clock: Callable[[], datetime],
+) -> list[Check]:
     """Return the checks of each vendor account."""
     checks: list[Check] = []
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -86,7 +92,7 @@ def _vendor_checks(settings: Settings, reports: Mapping[str, Report], clock: Cal
             continue
         checks.append(Check(f"logins of {account_id}", account, partial(check_logins, connection)))
         if redis_url is not None:
-            permissions = partial(check_permissions, connection, reports, redis_url, clock)
+            permissions = partial(check_permissions, connection, reports, live_reports, redis_url, clock)
             quota = partial(check_quota, connection, redis_url)
             for subject, remedy, check in (("permissions", account, permissions), ("quota", "check Redis", quota)):
                 named = f"{subject} of {account_id}"
@@ -106,24 +112,30 @@ async def _return(result: CheckResult) -> list[CheckResult]:
     return [result]
 
 
-def _check_declarations(settings: Settings) -> tuple[Mapping[str, Report], list[CheckResult]]:
+def _check_declarations(
+    settings: Settings,
+) -> tuple[Mapping[str, Report], Mapping[str, LiveReport], list[CheckResult]]:
     try:
-        reports = load_reports(settings)
+        reports, live_reports = load_all_reports(settings)
     except DeclarationError as error:
-        return {}, [CheckResult("declarations", CheckStatus.failed, str(mistake)) for mistake in error.mistakes]
-    needed = {report.account_id for report in reports.values()}
-    return reports, [
-        CheckResult("declarations", CheckStatus.ok, f"{len(reports)} reports"),
-        *(
-            CheckResult(
-                f"account of {account_id}",
-                CheckStatus.failed,
-                "not set, but reports need it",
-                f"set {account_setting(account_id)}, or remove its reports",
-            )
-            for account_id in sorted(needed - set(account_ids(settings)))
-        ),
-    ]
+        return {}, {}, [CheckResult("declarations", CheckStatus.failed, str(mistake)) for mistake in error.mistakes]
+    needed = {report.account_id for report in (*reports.values(), *live_reports.values())}
+    return (
+        reports,
+        live_reports,
+        [
+            CheckResult("declarations", CheckStatus.ok, f"{len(reports) + len(live_reports)} reports"),
+            *(
+                CheckResult(
+                    f"account of {account_id}",
+                    CheckStatus.failed,
+                    "not set, but reports need it",
+                    f"set {account_setting(account_id)}, or remove its reports",
+                )
+                for account_id in sorted(needed - set(account_ids(settings)))
+            ),
+        ],
+    )
 
 
 async def _check_server(

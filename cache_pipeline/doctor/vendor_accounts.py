@@ -7,6 +7,7 @@ from datetime import datetime
 
 from cache_pipeline.bootstrap import VendorConnection
 from cache_pipeline.check_result import CheckResult, CheckStatus
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.upstream.client import create_upstream_quota
@@ -19,14 +20,19 @@ _NO_RETRIES = RetryPolicy(max_attempts=1, rate_limit_timeout_seconds=10.0)
 
 
 async def check_permissions(
-    connection: VendorConnection, reports: Mapping[str, Report], redis_url: str, clock: Callable[[], datetime]
+    connection: VendorConnection,
+    reports: Mapping[str, Report],
+    live_reports: Mapping[str, LiveReport],
+    redis_url: str,
+    clock: Callable[[], datetime],
 ) -> list[CheckResult]:
     """Check that each client of an account has the permissions that the account's reports need.
 
     The vendor's checks send as few requests as possible, through the shared quota like any other.
     """
     fetched = [report for report in reports.values() if report.account_id == connection.config.account]
-    if not fetched:
+    live = [report for report in live_reports.values() if report.account_id == connection.config.account]
+    if not fetched and not live:
         return []
     async with open_redis(redis_url) as redis, connection.open_client(redis, _NO_RETRIES) as client:
         clients = await create_upstream_quota(connection.config, redis).snapshot()
@@ -35,6 +41,7 @@ async def check_permissions(
             account=connection.account,
             client=client,
             reports=fetched,
+            live_reports=live,
             now=clock(),
             is_quota_used=any(each.used >= connection.config.policy.limit for each in clients),
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cache_pipeline.errors import QueryError
+from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.report import DEFAULT_ACCOUNT, Names, Owner, account_setting
 
 
@@ -49,8 +49,7 @@ class ServiceLevel(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid")
 
     report: str = Field(description="Name of the report")
-    numerator: str = Field(description="Its column with what was answered in time")
-    denominator: str = Field(description="Its column with all that counts")
+    measure: str = Field(default="service_level", description="Its measure that is the service level, a share")
 
 
 class LiveReport(BaseModel, frozen=True):
@@ -93,3 +92,23 @@ class LiveReport(BaseModel, frozen=True):
             "groupBy": list(self.group_by),
             "metrics": list(self.metrics),
         }
+
+
+def check_live_request(report: LiveReport, request: Mapping[str, object]) -> None:
+    """Refuse a query that asks of a live report what it cannot answer.
+
+    Args:
+        report: The live report.
+        request: The fields of the query that change its answer; None where it leaves one out.
+
+    Raises:
+        InvalidInterval: It has an interval.
+        InvalidQuery: It has another field.
+    """
+    if request.get("interval") is not None:
+        raise InvalidInterval(
+            f"{report.name} shows the present and keeps no history: leave out interval, or query a report that has partitions"
+        )
+    for field, value in request.items():
+        if value is not None:
+            raise InvalidQuery(field, f"{report.name} is live and is answered as it is declared: leave it out")

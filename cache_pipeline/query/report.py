@@ -306,6 +306,10 @@ class Report(BaseModel, frozen=True):
         description="Keep superseded final figures for this long, so that an answer can be given as it was known at any time since "
         "(`as_of`); default: keep none",
     )
+    live: str | None = Field(
+        None,
+        description="Name of a live report; answers have its figures beside the stored ones if a query asks for that",
+    )
     owners: tuple[Owner, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.

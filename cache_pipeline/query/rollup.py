@@ -180,7 +180,7 @@ def roll_up(
     if selection is None:
         raise InvalidQuery("filters", _describe_filter_problem(source, requested))
     schema = to_arrow_schema(columns)
-    selected = _apply_filter(rows, selection)
+    selected = apply_filter(rows, selection)
     if requested.granularity == source.granularity and not _dropped_dimensions(source, requested, selection):
         return sort_rows(selected.select(schema.names).cast(schema))
     selected = _assign_buckets(selected, requested, interval)
@@ -202,7 +202,8 @@ def _assign_buckets(rows: pa.Table, requested: Report, interval: Interval) -> pa
     return rows
 
 
-def _apply_filter(rows: pa.Table, selection: Filter) -> pa.Table:
+def apply_filter(rows: pa.Table, selection: Filter) -> pa.Table:
+    """Return the rows that a filter matches; they have a column for each of its dimensions."""
     if not selection:
         return rows
     matches = pa.array(np.zeros(rows.num_rows, dtype=np.bool_))

@@ -5,31 +5,35 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cache_pipeline.errors import CachePipelineError, PlatformNotConfigured, UpstreamError
+from cache_pipeline.errors import CachePipelineError, PlatformNotConfigured, SchemaMismatch, UpstreamError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
-from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema
-from cache_pipeline.service.names import refresh_lookup
-from cache_pipeline.storage.answer import ASKED, Answer, LiveDelivery, render_live
+from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.service.names import LookupResult, refresh_lookup
+from cache_pipeline.storage.answer import ASKED, Answer, Completeness, LiveDelivery, render_live
 from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS, LIVE_TTL, LIVE_TTL_TIER
 from cache_pipeline.vendors.registry import find_vendor
-from cache_pipeline.vendors.spec import LiveKind, LiveRequest, LiveRow
+from cache_pipeline.vendors.spec import LiveKind, LiveRequest, LiveRow, Lookup
 
 if TYPE_CHECKING:
     from cache_pipeline.upstream.http import httpx
 
-#: For so long after a failure this process does not ask again, however many callers it has.
+logger = logging.getLogger(__name__)
+#: For so long after a failure the vendor is not asked again, however many callers and processes there are.
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
+#: How often a listing is read again because of an id that it lacks.
+_LISTING_AGE = timedelta(minutes=10)
 #: The last column of every live report.
 OBSERVED_AT = Column("observed_at", ColumnKind.instant, description="when the vendor was asked")
 
@@ -50,6 +54,11 @@ def live_columns(report: LiveReport) -> tuple[Column, ...]:
 def find_live_kind(report: LiveReport) -> LiveKind:
     """Return the kind of a checked live report."""
     return find_vendor(report.platform).live[report.query_type]
+
+
+def observed_column(report: LiveReport) -> str:
+    """Return the column with the ids of what a checked live report observes."""
+    return to_snake_case(find_live_kind(report).dimensions[0])
 
 
 def live_key(report: LiveReport, tenant: str) -> str:
@@ -84,10 +93,33 @@ def render_rows(
     )
 
 
+def failure_key(key: str) -> str:
+    """Return the key of the reason why an answer could not be read, in the hot tier."""
+    return f"{key}:failure"
+
+
 @dataclass(frozen=True)
 class _Failure:
     error: CachePipelineError
     until: datetime
+
+
+def _render_failure(error: CachePipelineError, now: datetime) -> Answer:
+    """Return an error as the other processes read it, with what a caller may see of it."""
+    document = {
+        "message": error.public_text,
+        "http_status": error.http_status,
+        "problem_type": error.problem_type,
+        "retryable": error.retryable,
+    }
+    return Answer(json.dumps(document).encode(), "", Completeness(now, now, now))
+
+
+def _read_failure(body: bytes) -> CachePipelineError:
+    """Return the error that another process met; how it is reported is written with it."""
+    document = json.loads(body)
+    message = document.pop("message")
+    return type("SharedFailure", (UpstreamError,), document)(message)
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,7 @@ class LiveAnswers:
     clock: Callable[[], datetime]
     _failures: dict[str, _Failure] = field(default_factory=dict[str, _Failure])
     _recent: dict[str, Answer] = field(default_factory=dict[str, Answer])
+    _sought: set[str] = field(default_factory=set[str])
 
     async def answer(self, report: LiveReport, tenant: str) -> tuple[Answer, bool]:
         """Return the answer of a live report, and whether it was at hand.
@@ -145,9 +178,7 @@ class LiveAnswers:
             key: The key of the answer.
             newer_than: The moment of the answer that is at hand; None if there is none.
         """
-        failure = self._failures.get(key)
-        if failure is not None and self.clock() < failure.until:
-            raise failure.error
+        await self._raise_recent_failure(key)
         found: Answer | None = None
 
         async def is_answered() -> bool:
@@ -156,6 +187,8 @@ class LiveAnswers:
             observed_at = entry.answer.completeness.fetched_at if entry else None
             if entry is not None and (newer_than is None or (observed_at is not None and observed_at > newer_than)):
                 found = entry.answer
+            else:
+                await self._raise_recent_failure(key)
             return found is not None
 
         async with self.single_flight.acquire(key, is_answered, lane=Lane.interactive):
@@ -163,12 +196,27 @@ class LiveAnswers:
                 try:
                     found = await self.ask(report, tenant)
                 except CachePipelineError as error:
-                    self._failures[key] = _Failure(error, self.clock() + _PAUSE_AFTER_FAILURE)
+                    await self._share_failure(key, error)
                     raise
         self._failures.pop(key, None)
         if found is None:
             raise RuntimeError("a live answer was neither found nor asked for; this is a bug in the single flight")
         return found
+
+    async def _share_failure(self, key: str, error: CachePipelineError) -> None:
+        now = self.clock()
+        self._failures[key] = _Failure(error, now + _PAUSE_AFTER_FAILURE)
+        # What is wrong with this process, such as its settings, is not so with others.
+        if isinstance(error, UpstreamError | SchemaMismatch) and timedelta(0) < _PAUSE_AFTER_FAILURE:
+            await self.hot.put_for(failure_key(key), _render_failure(error, now), _PAUSE_AFTER_FAILURE)
+
+    async def _raise_recent_failure(self, key: str) -> None:
+        """Raise the error that this or another process met a moment ago, instead of asking again."""
+        failure = self._failures.get(key)
+        if failure is not None and self.clock() < failure.until:
+            raise failure.error
+        if (entry := await self.hot.get_entry(failure_key(key))) is not None:
+            raise _read_failure(entry.answer.body)
 
     async def ask(self, report: LiveReport, tenant: str, delivery: LiveDelivery = ASKED) -> Answer:
         """Ask the vendor, and keep the answer for the callers of all processes.
@@ -215,18 +263,55 @@ class LiveAnswers:
             NothingListed: The listing may not be read.
             UpstreamError: It could not be read.
         """
-        vendor, scope = find_vendor(report.platform), NameScope(tenant, report.account_id)
-        lookup = next(each for each in vendor.lookups if each.name == find_live_kind(report).lookup)
+        lookup, scope = _find_lookup(report), NameScope(tenant, report.account_id)
         ids = await asyncio.to_thread(self.names.valid_ids, scope, lookup.name)
         if ids:
             return ids
         state = (await asyncio.to_thread(self.names.state, scope)).get(lookup.name)
         if state is not None and state.listed_at is not None:
             return []
-        result = await refresh_lookup(self.clients[report.account_id], vendor, lookup, self.names, scope, self.clock())
+        result = await self._refresh_listing(report, lookup, scope)
         if result.problem is not None:
             raise NothingListed(
                 f"{report.name} needs the ids of all {lookup.name}, which may not be read: {result.problem}",
                 remedy=f"give the OAuth client a role with {lookup.permission}",
             )
         return await asyncio.to_thread(self.names.valid_ids, scope, lookup.name)
+
+    async def seek_unlisted(self, report: LiveReport, tenant: str, ids: Collection[str | None]) -> None:
+        """Read the listing again if it has never had some of these ids, such as that of a queue that was made today.
+
+        Each id causes this once in a process, and all of them at most once in ten minutes in the deployment. A vendor that fails
+        is only logged: the listing is read daily.
+
+        Args:
+            report: The live report.
+            tenant: The tenant.
+            ids: Ids of what the report observes.
+        """
+        unknown = {id_ for id_ in ids if id_ is not None} - self._sought
+        if not unknown or report.account_id not in self.clients:
+            return
+        lookup, scope = _find_lookup(report), NameScope(tenant, report.account_id)
+        known = (await asyncio.to_thread(self.names.versions, scope, {lookup.name: unknown})).get(lookup.name, {})
+        state = (await asyncio.to_thread(self.names.state, scope)).get(lookup.name)
+        self._sought.update(known)
+        unknown -= known.keys()
+        is_due = state is None or state.listed_at is None or self.clock() - state.listed_at >= _LISTING_AGE
+        if not unknown or not is_due:
+            return
+        self._sought.update(unknown)
+        try:
+            await self._refresh_listing(report, lookup, scope)
+        except CachePipelineError as error:
+            logger.info("%s: the listing of %s could not be read again: %s", report.name, lookup.name, error)
+
+    async def _refresh_listing(self, report: LiveReport, lookup: Lookup, scope: NameScope) -> LookupResult:
+        client, vendor = self.clients[report.account_id], find_vendor(report.platform)
+        return await refresh_lookup(client, vendor, lookup, self.names, scope, self.clock())
+
+
+def _find_lookup(report: LiveReport) -> Lookup:
+    """Return the listing with the ids of what a live report observes."""
+    name = find_live_kind(report).lookup
+    return next(each for each in find_vendor(report.platform).lookups if each.name == name)

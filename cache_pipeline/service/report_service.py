@@ -89,6 +89,13 @@ class ReportService:
     live: LiveAnswers | None = None
     listings: ListedNames | None = None
 
+    @property
+    def live_answers(self) -> LiveAnswers:
+        """The answers of live reports, of a service that was opened with them."""
+        if self.live is None:
+            raise RuntimeError("the service was opened without live reports")
+        return self.live
+
     # --- Reports and their vendors -----------------------------------------------------------------------------------------
 
     def series(self, report: Report) -> Series:

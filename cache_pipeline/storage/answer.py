@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -142,9 +143,15 @@ def render_live(
     return _encode(document, rows, Completeness(observed_at, observed_at, observed_at, fresh_until))
 
 
-def replace_rows(answer: Answer, rows: pa.Table) -> Answer:
-    """Return an answer with other rows or columns. Its ETag is another one."""
-    document = describe_answer(answer.body) | {"columns": rows.schema.names}
+def replace_rows(answer: Answer, rows: pa.Table, head: Mapping[str, Any] = MappingProxyType({})) -> Answer:
+    """Return an answer with other rows or columns. Its ETag is another one.
+
+    Args:
+        answer: The answer.
+        rows: Its new rows.
+        head: What else its JSON says.
+    """
+    document = describe_answer(answer.body) | dict(head) | {"columns": rows.schema.names}
     return _encode(document, rows, answer.completeness)
 
 

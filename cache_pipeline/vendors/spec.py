@@ -80,6 +80,7 @@ class DoctorContext(Generic[AccountT]):
         reports: The reports that are fetched with the account.
         now: The current time, in UTC.
         is_quota_used: Whether a request would have to wait for the quota.
+        live_reports: The live reports of the account.
     """
 
     account_id: str
@@ -88,6 +89,7 @@ class DoctorContext(Generic[AccountT]):
     reports: Sequence[Report]
     now: datetime
     is_quota_used: bool
+    live_reports: Sequence[LiveReport] = ()
 
 
 @dataclass(frozen=True)

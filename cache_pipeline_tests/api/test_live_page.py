@@ -15,6 +15,7 @@ from cache_pipeline.api.live_stream import BoardFeeds
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.service import live_answers
 from cache_pipeline.settings import ApiSettings
+from cache_pipeline.vendors.declaration_rules import use_vendor_measures
 from cache_pipeline_tests.api.conftest import REPORT
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_live import QUIET, Now
@@ -29,27 +30,20 @@ BOARD = live_report(
     metrics=METRICS,
     thresholds={"waiting": {"warn": 2, "alarm": 4}, "longest_wait_seconds": {"warn": 3600}, "idle_agents": {"warn": 0}},
 )
-DAY_REPORT = declared(
-    name="today",
-    platform="genesys",
-    query_type="conversations",
-    time_zone="UTC",
-    group_by=["queueId"],
-    metrics=["nOffered", "oServiceLevel"],
-    volume_metric="nOffered",
-    delivery="sync",
-    start="2026-01-01",
+DAY_REPORT = use_vendor_measures(
+    declared(
+        name="today",
+        platform="genesys",
+        query_type="conversations",
+        time_zone="UTC",
+        group_by=["queueId"],
+        metrics=["nOffered", "oServiceLevel"],
+        volume_metric="nOffered",
+        delivery="sync",
+        start="2026-01-01",
+    )
 )
-WITH_LEVEL = LiveReport.model_validate(
-    BOARD.model_dump()
-    | {
-        "service_level": {
-            "report": "today",
-            "numerator": "o_service_level_numerator",
-            "denominator": "o_service_level_denominator",
-        }
-    }
-)
+WITH_LEVEL = LiveReport.model_validate(BOARD.model_dump() | {"service_level": {"report": "today"}})
 
 
 def _hurry(api, monkeypatch, seconds=0.6):

@@ -42,6 +42,15 @@ partition: day
 start: 2026-01-01
 """
 
+LIVE_REPORT = """
+name: now
+description: Waiting by queue, now
+platform: genesys
+query_type: queueObservations
+group_by: [queueId]
+metrics: [oWaiting]
+"""
+
 
 def _account(url: str, **more: str | bool) -> str:
     return json.dumps({"base_url": url, "clients": [{"client_id": "one", "client_secret": SECRET}], **more})
@@ -119,6 +128,27 @@ def test_missing_permission_names_its_reports(deployment, doctor):
     assert code == 1
     assert result["detail"] == f"{AGGREGATE} is missing: calls"
     assert f"a role with {AGGREGATE}" in result["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("permissions", "missing"),
+    [
+        ([AGGREGATE, "routing:queue:view"], "analytics:queueObservation:view"),
+        ([AGGREGATE, "analytics:queueObservation:view"], "routing:queue:view"),
+        ([AGGREGATE, "analytics:queueObservation:view", "routing:queue:view"], None),
+    ],
+)
+def test_permissions_of_a_live_report_are_checked(deployment, doctor, tmp_path, permissions, missing):
+    (tmp_path / "reports" / "now.yaml").write_text(LIVE_REPORT)
+    with _vendor(client_permissions={"one": permissions}) as url:
+        deployment.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", _account(url))
+        _, found = doctor()
+    result = found["permissions of one (genesys/main)"]
+    if missing is None:
+        assert (result["status"], result["detail"]) == ("ok", "analytics:queueObservation:view: now")
+    else:
+        assert result["detail"] == f"{missing} is missing: now"
+        assert f"a role with {missing}" in result["remedy"]
 
 
 def test_paused_client_is_a_warning(deployment, doctor):

@@ -100,3 +100,9 @@ def test_binary_format_is_refused_on_a_terminal(run_cli, capsys, monkeypatch):  
     with pytest.raises(SystemExit):
         run_cli("query", "quarters", DAY, "--format", "parquet")
     assert "a terminal cannot show parquet: add -o FILE" in capsys.readouterr().err
+
+
+def test_rows_of_the_present_have_no_local_time():
+    document = {**DOCUMENT, "rows": [*DOCUMENT["rows"], [None, None, "a", None]]}
+    text = render_text(OutputFormat.csv, document, CsvOptions(local_time=True), indent=False)
+    assert list(csv.reader(io.StringIO(text)))[-1] == ["", "", "a", ""]

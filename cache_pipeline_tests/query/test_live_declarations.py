@@ -50,9 +50,14 @@ def test_live_reports_are_apart_from_those_with_partitions() -> None:
         ({"thresholds": {"moods": {"warn": 1}}}, "thresholds.moods", "unknown field 'moods'; expected one of waiting"),
         ({"service_level": {**QUEUE_NOW["service_level"], "report": "x"}}, "service_level.report", "no report 'x'"),
         (
-            {"service_level": {**QUEUE_NOW["service_level"], "numerator": "x"}},
-            "service_level.numerator",
-            "no column 'x' that adds up",
+            {"service_level": {"report": "conversation_hour", "measure": "x"}},
+            "service_level.measure",
+            "no measure 'x' that is a share; it has abandon_rate",
+        ),
+        (
+            {"service_level": {"report": "conversation_hour", "measure": "average_handle_time"}},
+            "service_level.measure",
+            "no measure 'average_handle_time' that is a share",
         ),
         ({"name": "conversation_hour"}, "name", "is already declared in"),
     ],

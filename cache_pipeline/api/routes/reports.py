@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -39,13 +39,16 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer, job_problem
 from cache_pipeline.api.response_headers import answer_headers, etag_matches, format_etag
 from cache_pipeline.api.routes.jobs import show_job
-from cache_pipeline.errors import InvalidInterval, InvalidQuery
-from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.query.live_part import choose_live_part
+from cache_pipeline.query.live_report import LiveReport, check_live_request
 from cache_pipeline.query.measure_columns import add_measures, measure_columns
 from cache_pipeline.query.measures import label_of
+from cache_pipeline.query.names import distinct_ids
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
-from cache_pipeline.service.live_answers import live_columns
+from cache_pipeline.service.live_answers import live_columns, observed_column
+from cache_pipeline.service.live_part import add_live_part, read_live_part
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
 from cache_pipeline.storage.api_key import Principal
@@ -110,6 +113,7 @@ _PARAMETERS = (
         "align",
         "measures",
         "as_of",
+        "live",
     ),
 )
 #: What of them changes only how an answer is written.
@@ -166,6 +170,7 @@ def _query_from_url(
     as_of: Annotated[
         str | None, Query(description=schemas.AS_OF_DESCRIPTION, examples=[schemas.AS_OF_EXAMPLE], max_length=50)
     ] = None,
+    live: Annotated[bool | None, Query(description=schemas.LIVE_DESCRIPTION)] = None,
 ) -> dict[str, Any]:
     return {
         "interval": interval,
@@ -179,6 +184,7 @@ def _query_from_url(
         "measures": parse_list(measures),
         "align": align,
         "as_of": as_of,
+        "live": live or None,
     }
 
 
@@ -205,9 +211,7 @@ async def read_report(
     """
     if report in query_service.live_reports:
         return await _respond_live(query_service, report, url_query, caller, preferences)
-    if url_query["interval"] is None:
-        missing = {"type": "missing", "loc": ("query", "interval"), "msg": "Field required", "input": None}
-        raise RequestValidationError([missing])
+    _require_interval(url_query, "query")
     parsed = _parse(query_service, report, url_query, caller)
     query_service.parse_cache.store(caller.tenant, request.scope, parsed)
     return await respond(query_service, parsed, caller, preferences)
@@ -229,9 +233,11 @@ async def query_report(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Query a report as GET does, for queries that are too long for a URL."""
+    request = query.model_dump(exclude_none=True)
     if report in query_service.live_reports:
-        return await _respond_live(query_service, report, query.model_dump(exclude_none=True), caller, preferences)
-    parsed = _parse(query_service, report, query.model_dump(exclude_none=True), caller)
+        return await _respond_live(query_service, report, request, caller, preferences)
+    _require_interval(request, "body")
+    parsed = _parse(query_service, report, request, caller)
     return await _respond_idempotently(query_service, parsed, caller, preferences, idempotency_key)
 
 
@@ -293,12 +299,7 @@ async def _respond_live(
 ) -> Response:
     """Respond with what a live report shows now."""
     report = check_permission(query_service.live_reports, name, caller)
-    if request.get("interval") is not None:
-        raise InvalidInterval(
-            f"{name} shows the present and keeps no history: leave out interval, or query a report that has partitions"
-        )
-    if changed := [field for field in _PARAMETERS if field not in _PRESENTATION and request.get(field) is not None]:
-        raise InvalidQuery(changed[0], f"{name} is live and is answered as it is declared: leave it out")
+    check_live_request(report, {field: request.get(field) for field in _PARAMETERS if field not in _PRESENTATION})
     served = await query_service.serve_live(report, caller.tenant)
     columns = live_columns(report)
     if names := request.get("names"):
@@ -309,10 +310,22 @@ async def _respond_live(
     return await _answer(query_service, report, lambda: columns, served, preferences, has_safe_text=is_safe)
 
 
+def _require_interval(request: Mapping[str, Any], place: str) -> None:
+    """Refuse a query without an interval, of a report that is not live."""
+    if request.get("interval") is None:
+        missing = {"type": "missing", "loc": (place, "interval"), "msg": "Field required", "input": None}
+        raise RequestValidationError([missing])
+
+
 def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
     declared = check_permission(query_service.reports, report, caller)
     service = query_service.report_service_for(caller.tenant)
-    return parse_query(service, declared, request, query_service.settings.api.max_buckets)
+    parsed = parse_query(service, declared, request, query_service.settings.api.max_buckets)
+    if not request.get("live"):
+        return parsed
+    is_of_the_past = parsed.as_of is not None
+    live = choose_live_part(parsed.resolved.requested, query_service.live_reports, is_of_the_past=is_of_the_past)
+    return replace(parsed, live=check_permission(query_service.live_reports, live.name, caller))
 
 
 async def respond(
@@ -364,6 +377,8 @@ async def answer_response(
     served = await _with_names(query_service, query, served)
     if query.measures:
         served = replace(served, answer=await asyncio.to_thread(_add_measures, query_service, query, served.answer))
+    if query.live is not None:
+        served = replace(served, answer=await _add_live_part(query_service, query, query.live, served.answer))
 
     def columns() -> Sequence[Column]:
         declared = query_service.report_service.columns(query.resolved.requested)
@@ -425,6 +440,18 @@ def _add_measures(query_service: QueryService, query: ParsedQuery, answer: Answe
     return replace_rows(answer, add_measures(rows, query.measures))
 
 
+async def _add_live_part(query_service: QueryService, query: ParsedQuery, report: LiveReport, answer: Answer) -> Answer:
+    live, tenant = query_service.report_service.live_answers, query.query.series.tenant
+    part = await read_live_part(live, report, query.resolved, tenant, query_service.clock())
+    declared = query_service.report_service.columns(query.resolved.requested)
+    columns = (*declared, *measure_columns(query.measures))
+    names = (Names(query_service.report_service.names, tenant), query.names) if query.names else None
+    joined = await asyncio.to_thread(add_live_part, answer, columns, query.resolved, part, names)
+    if joined.rows is not None:
+        await live.seek_unlisted(report, tenant, distinct_ids(joined.rows, observed_column(report)))
+    return joined
+
+
 async def _with_names(query_service: QueryService, query: ParsedQuery, served: ServedAnswer) -> ServedAnswer:
     if query.names is None:
         return served
@@ -476,6 +503,7 @@ def _info(report: Report) -> schemas.ReportInfo:
             for name, measure in report.measures.items()
             if measure is not None
         ],
+        "live_report": report.live,
         "start": report.start.isoformat(),
         "freshness_seconds": int(report_freshness(report).total_seconds()),
         "href": f"/v1/reports/{report.name}",

@@ -21,6 +21,7 @@ from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, to_snake_case
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.columns import key_column
+from cache_pipeline.vendors.genesys.lookups import LOOKUPS
 from cache_pipeline.vendors.genesys.metrics import METRIC_STATES
 from cache_pipeline.vendors.genesys.permissions import raise_for_permission
 from cache_pipeline.vendors.json_body import (
@@ -36,6 +37,9 @@ from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveRequest, LiveRo
 #: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
 MAX_PREDICATES = 100
 QUEUES_PATH, _USERS_PATH = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
+_PATHS: Mapping[str, str] = {"queueObservations": QUEUES_PATH, "userObservations": _USERS_PATH}
+#: The id of nothing, for an organisation that lists nothing.
+_NO_ID = "00000000-0000-0000-0000-000000000000"
 #: Instants in milliseconds are larger than this since the year 2001; shorter values are durations.
 _FIRST_INSTANT_MS = 1_000_000_000_000
 
@@ -238,6 +242,24 @@ async def ask_for_observations(
     if unknown := sorted(answered - set(request.ids)):
         raise SchemaMismatch(f"{first} {', '.join(unknown[:3])} was not requested")
     return answer
+
+
+async def probe_observations(client: httpx.AsyncClient, report: LiveReport, oauth_client: str) -> None:
+    """Send the smallest possible requests, to check whether an OAuth client has the permissions for a live report.
+
+    Raises:
+        PermissionMissing: It lacks that of the listing of what is observed, or that of the observations.
+        UpstreamError: The report cannot be read for another reason.
+        SchemaMismatch: The listing does not have the documented shape.
+    """
+    kind = LIVE_KINDS[report.query_type]
+    extensions = {"lane": Lane.interactive, "idempotent": True, "oauth_client": oauth_client}
+    listing = next(each for each in LOOKUPS if each.name == kind.lookup)
+    listed = await client.get(listing.path, params={**listing.parameters, "pageSize": "1"}, extensions=extensions)
+    raise_for_permission(listed)
+    ids = [read_text(entity, "id") for entity in read_mappings(read_object(listed), "entities")] or [_NO_ID]
+    body = observation_body(report, kind.dimensions[0], ids[:1])
+    raise_for_permission(await client.post(_PATHS[report.query_type], json=body, extensions=extensions))
 
 
 async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> list[LiveRow]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.vendors.genesys.account import GenesysAccount
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
-from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
+from cache_pipeline.vendors.genesys.observations import probe_observations
+from cache_pipeline.vendors.genesys.permissions import OBSERVATION_PERMISSIONS, PermissionMissing, permissions_needed
 from cache_pipeline.vendors.spec import DoctorContext
 
 #: The interval of the query that shows whether a client may query at all.
@@ -25,25 +28,44 @@ async def check_permissions(context: DoctorContext[GenesysAccount]) -> list[Chec
     kinds: dict[tuple[str, ...], list[Report]] = {}
     for report in context.reports:
         kinds.setdefault(permissions_needed(report), []).append(report)
+    live: dict[tuple[str, ...], list[LiveReport]] = {}
+    for report in context.live_reports:
+        live.setdefault(OBSERVATION_PERMISSIONS[report.query_type], []).append(report)
     # On the hour, so that the interval is valid for every granularity.
     end = (context.now - _PROBE_AGE).replace(minute=0, second=0, microsecond=0)
     interval = Interval(end - _PROBE_LENGTH, end)
     adapter = GenesysAdapter(context.client)
-    checks = [
-        _check_permission(adapter, context.account_id, each.client_id, needed, affected, interval)
-        for each in context.account.clients
-        for needed, affected in kinds.items()
-    ]
+    checks: list[Awaitable[CheckResult | None]] = []
+    for each in context.account.clients:
+        checks += [
+            _check_permission(
+                adapter.probe(affected[0], interval, Lane.interactive, each.client_id),
+                context.account_id,
+                each.client_id,
+                needed,
+                affected,
+            )
+            for needed, affected in kinds.items()
+        ]
+        checks += [
+            _check_permission(
+                probe_observations(context.client, affected[0], each.client_id),
+                context.account_id,
+                each.client_id,
+                needed,
+                affected,
+            )
+            for needed, affected in live.items()
+        ]
     return [result for result in await asyncio.gather(*checks) if result is not None]
 
 
 async def _check_permission(
-    adapter: GenesysAdapter,
+    probe: Awaitable[None],
     account_id: str,
     client_id: str,
     needed: tuple[str, ...],
-    affected: list[Report],
-    interval: Interval,
+    affected: Sequence[Report | LiveReport],
 ) -> CheckResult | None:
     subject = f"permissions of {client_id} ({account_id})"
     named = ", ".join(report.name for report in affected[:3]) + (
@@ -51,12 +73,11 @@ async def _check_permission(
     )
     permission = " or ".join(needed)
     try:
-        await adapter.probe(affected[0], interval, Lane.interactive, client_id)
+        await probe
     except PermissionMissing as error:
-        remedy = f"give the OAuth client a role with {permission}, in every division whose figures you need"
-        return CheckResult(
-            subject, CheckStatus.failed, f"{' or '.join(error.permissions) or permission} is missing: {named}", remedy
-        )
+        missing = " or ".join(error.permissions) or permission
+        remedy = f"give the OAuth client a role with {missing}, in every division whose figures you need"
+        return CheckResult(subject, CheckStatus.failed, f"{missing} is missing: {named}", remedy)
     except LoginRefused:
         # The check of the logins reports this.
         return None

@@ -43,6 +43,12 @@ DETAIL_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "routing": _USER_DETAILS,
 }
 
+#: The same for live reports, by query type. They need the listing of what is observed too.
+OBSERVATION_PERMISSIONS: Mapping[str, tuple[str, ...]] = {
+    "queueObservations": ("analytics:queueObservation:view",),
+    "userObservations": ("analytics:userObservation:view",),
+}
+
 
 class PermissionMissing(UpstreamRefused):
     """A 403 because the OAuth client lacks a permission.
