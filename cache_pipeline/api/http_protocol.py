@@ -35,16 +35,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request; end the connection if its header is too large."""
-        self._header_bytes += len(data)
-        if self._deadline is None and self._is_idle:
-            # The first bytes of the next request of a connection that was kept alive.
-            self._expect_header()
-            self._header_bytes = len(data)
+        # The first bytes of the next request of a connection that was kept alive.
+        is_first = self._deadline is None and self._is_idle
+        self._header_bytes = len(data) + (0 if is_first else self._header_bytes)
         super().data_received(data)
         if not self._is_idle:
             self._forget_deadline()
         elif self._header_bytes > MAX_HEADER_BYTES:
             self._refuse()
+        elif is_first:
+            # Most headers arrive whole, and need no timer.
+            self._expect_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""

@@ -114,7 +114,10 @@ def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
     Raises:
         Problem: 431.
     """
-    if len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES:
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+    if len(headers) > _MAX_HEADERS or size > _MAX_HEADER_BYTES:
         raise Problem(
             "headers-too-large",
             431,
