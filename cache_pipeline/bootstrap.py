@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -387,6 +388,13 @@ def connect_vendor(settings: Settings, account_id: str) -> VendorConnection:
     name, _, account_name = account_id.partition("/")
     vendor, account = find_vendor(name), read_account(account_id, settings.accounts[name][account_name])
     return VendorConnection(_upstream_config(account_id, account, vendor), vendor, account)
+
+
+def open_cookieless_client(settings: Settings, account_id: str, redis: Redis) -> httpx.AsyncClient:
+    """Return an HTTP client of an account that keeps none of the vendor's cookies; the caller closes it."""
+    client = connect_vendor(settings, account_id).open_client(redis)
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
 
 
 async def _find_retention(redis: Redis, connection: VendorConnection, account: VendorAccount) -> timedelta | None:

@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -28,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cache_pipeline.errors import SettingsError
+from cache_pipeline.path_patterns import PathPattern
 
 _PREFIX = "CACHE_PIPELINE_"
 _ENV_FILE = ".env"
@@ -47,6 +49,22 @@ def _check_name(name: str) -> str:
 
 
 _Name = Annotated[str, AfterValidator(_check_name)]
+
+
+def _read_passed_paths(value: object) -> object:
+    """Return a pattern of paths that may be passed through: one with a wildcard only reads."""
+    if not isinstance(value, str):
+        return value
+    pattern = PathPattern.parse(value)
+    if pattern.has_wildcard and not pattern.only_reads:
+        raise ValueError(
+            f"{value[:80]!r} could change something at paths that it does not name: name each path of {pattern.method} in full; only "
+            "GET, and POST of paths that end in /query, may have a wildcard"
+        )
+    return pattern
+
+
+_PassedPaths = Annotated[PathPattern, BeforeValidator(_read_passed_paths)]
 
 
 def is_loopback(host: str) -> bool:
@@ -100,6 +118,10 @@ class VendorAccount(BaseModel, frozen=True):
         proxy: The HTTP proxy through which the vendor is reached, such as ``http://user:password@proxy.example:3128``. The
             environment's ``HTTPS_PROXY`` has no effect.
         allow_insecure_http: Allow secrets to be sent to another machine without TLS; only for a simulator on your own network.
+        pass_through: Requests on the vendor's own paths that are passed on to the vendor because they are not answered here, such as
+            ``["GET /api/v2/users/*"]``: a method and a path, in which ``*`` is any one part and ``**`` at the end any number of
+            parts. Only GET, and POST of paths that end in ``/query``, may have them: a path that could change something is named in
+            full. One account of a vendor may have such a list.
     """
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, hide_input_in_errors=True)
@@ -120,6 +142,7 @@ class VendorAccount(BaseModel, frozen=True):
     job_deadline_seconds: float = Field(default=1800.0, gt=0)
     proxy: SecretStr | None = None
     allow_insecure_http: bool = False
+    pass_through: tuple[_PassedPaths, ...] = ()
 
     @field_validator("proxy")
     @classmethod

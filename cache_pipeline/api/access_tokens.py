@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cache_pipeline.api.audit import HAS_SENT_KEY
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.storage.api_key import Principal
@@ -58,6 +59,7 @@ async def _find_client(query_service: QueryService, request: Request, form: dict
     client_id, secret = (
         (form.get("client_id", ""), form.get("client_secret", "")) if header is None else _read_basic(header)
     )
+    setattr(request.state, HAS_SENT_KEY, bool(client_id or secret))
     principal = await query_service.api_keys.find(f"{client_id}_{secret}") if client_id and secret else None
     if principal is None:
         raise Problem(

@@ -45,9 +45,10 @@ from cache_pipeline.api.routes import live as live_routes
 from cache_pipeline.api.routes import operations as operation_routes
 from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
+from cache_pipeline.api.routes.pass_through import find_passed_paths, pass_through_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
 from cache_pipeline.api.vendor_form import VendorForm
-from cache_pipeline.bootstrap import load_all_reports, open_quotas, open_service, utc_now
+from cache_pipeline.bootstrap import load_all_reports, open_cookieless_client, open_quotas, open_service, utc_now
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
@@ -111,6 +112,7 @@ def create_app(
         live_reports: The declared live reports by name, likewise; none if only `reports` are given.
         clock: The current time in UTC.
     """
+    passed_paths = find_passed_paths(settings) if settings.api.vendor_paths else []
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -124,6 +126,12 @@ def create_app(
                 connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS)
             )
             redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
+            vendor_clients = {
+                passed.account_id: await stack.enter_async_context(
+                    open_cookieless_client(settings, passed.account_id, redis)
+                )
+                for passed in passed_paths
+            }
             query_service = QueryService(
                 settings=settings,
                 report_service=report_service,
@@ -147,6 +155,7 @@ def create_app(
                 manifest_cache=open_manifest_cache(settings),
                 coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
                 clock=clock,
+                vendor_clients=vendor_clients,
             )
             app.state.query_service = query_service
             flushing = (
@@ -185,6 +194,7 @@ def create_app(
         app.include_router(router)
     served = served_apis() if settings.api.vendor_paths else []
     app.router.routes.extend(vendor_routes(served))
+    app.router.routes.extend(pass_through_routes(passed_paths))
     # The middleware added last is the outermost.
     app.add_middleware(KnownUrls)
     app.add_middleware(RequestLimits, max_bytes=settings.api.max_body_bytes)

@@ -16,6 +16,8 @@ from cache_pipeline.storage.api_key import KEY_FORM, Principal
 
 #: Its own name, so that a deployment can send these lines elsewhere.
 audit_logger = logging.getLogger("cache_pipeline.audit")
+#: Set in the state of a request that has its key elsewhere than in the headers.
+HAS_SENT_KEY = "has_sent_key"
 #: Paths that monitors and browsers ask for without a key, every few seconds.
 _UNRECORDED_PATHS = ("/healthz", "/readyz", "/metrics")
 
@@ -23,7 +25,8 @@ _UNRECORDED_PATHS = ("/healthz", "/readyz", "/metrics")
 def refusal_reason(scope: Scope) -> str:
     """Return why a request was refused with 401: it sent no key, or one that does not work."""
     headers = Headers(scope=scope)
-    return "missing" if not (read_key(headers) or headers.get("authorization")) else "invalid"
+    has_sent_key = scope.get("state", {}).get(HAS_SENT_KEY) or read_key(headers) or headers.get("authorization")
+    return "invalid" if has_sent_key else "missing"
 
 
 def record_request(scope: Scope, status: int) -> None:
@@ -41,6 +44,7 @@ def record_request(scope: Scope, status: int) -> None:
         "key": caller.id if caller else None,
         "tenant": caller.tenant if caller else None,
         "client": scope["client"][0] if scope.get("client") else None,
+        "passed_to": state.get("passed_to"),
         **(_describe_query(parsed) if parsed else {}),
     }
     if caller is None and (refused := _claimed_key_id(scope)):

@@ -47,6 +47,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # Most headers arrive whole, and need no timer.
             self._expect_header()
 
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request; refuse one whose target is no path, which is a request to a proxy."""
+        if not self.url.startswith(b"/"):
+            # The parser passes it on as a malformed request.
+            raise ValueError("the target is not a path")
+        super().on_headers_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
         self._forget_deadline()

@@ -14,6 +14,7 @@ from typing import Any
 
 from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
+from cache_pipeline.api.http_protocol import MAX_CONNECTIONS
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.live_stream import BoardFeeds
 from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
@@ -26,6 +27,7 @@ from cache_pipeline.api.rate_limit import RateLimiter
 from cache_pipeline.api.rendered_answers import RenderedAnswers
 from cache_pipeline.api.response_headers import CachePolicy, CacheStatusSource, build_cache_policy
 from cache_pipeline.errors import QueueUnavailable
+from cache_pipeline.fair_slots import FairSlots
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.cached_answers import Hit, Miss
@@ -45,6 +47,7 @@ from cache_pipeline.storage.base import (
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
 from cache_pipeline.telemetry.propagation import current_context
+from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,10 @@ _ANY_AGE = timedelta(days=36_500)
 _DEFAULT_JOB_SECONDS = 5.0
 _MAX_RETRY_AFTER_SECONDS = 600
 _POLL_SECONDS = 2.0
+#: Fewer than the connections to a vendor.
+_MAX_PASSING = 16
+#: Half of the connections of callers, so that those who need not wait are always served.
+_MAX_WAITING = MAX_CONNECTIONS // 2
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,9 @@ class QueryService:
         open_streams: The event streams that each key has open in this process.
         rendered_answers: Answers in vendors' forms that were rendered lately.
         board_feeds: What the live page shows, for all that have it open in this process.
+        vendor_clients: The clients of the accounts to which requests are passed on.
+        passing_slots: Requests that are being passed on in this process, by key.
+        waiting_slots: Requests that wait for a job in this process, by key.
     """
 
     settings: Settings
@@ -147,6 +157,9 @@ class QueryService:
     open_streams: Counter[str] = field(default_factory=Counter[str])
     rendered_answers: RenderedAnswers = field(default_factory=RenderedAnswers)
     board_feeds: BoardFeeds = field(default_factory=BoardFeeds)
+    vendor_clients: Mapping[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
+    passing_slots: FairSlots = field(default_factory=lambda: FairSlots(_MAX_PASSING))
+    waiting_slots: FairSlots = field(default_factory=lambda: FairSlots(_MAX_WAITING))
 
     @cached_property
     def cache_policy(self) -> CachePolicy:
@@ -307,10 +320,17 @@ class QueryService:
     ) -> ServedAnswer | AcceptedJob:
         """Wait for a query's job, but no longer than `seconds`, and return its answer, or the job as it is then.
 
+        A key that has very many requests waiting does not wait with one more.
+
         Raises:
             Problem: The job failed.
         """
-        job = await self.wait_for_job(accepted.job, caller.tenant, seconds)
+        if not self.waiting_slots.try_acquire(caller.id):
+            return accepted
+        try:
+            job = await self.wait_for_job(accepted.job, caller.tenant, seconds)
+        finally:
+            self.waiting_slots.release(caller.id)
         if job.state is JobState.failed and job.problem is not None:
             raise job_problem(job.problem)
         if job.state is JobState.done:

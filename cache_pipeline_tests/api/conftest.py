@@ -115,7 +115,11 @@ class Api:
 
 
 class OpenApi(Protocol):
-    """Opens an API; `changes` are changes of its settings, `clock` is the vendor's, and `postgres` another way to the same database."""
+    """Opens an API.
+
+    `changes` are changes of its settings, `clock` is the vendor's, `postgres` another way to the same database, `account_changes` are
+    fields of its accounts by vendor, and `vendor_url` is the address of another vendor than the simulated one.
+    """
 
     def __call__(
         self,
@@ -124,6 +128,8 @@ class OpenApi(Protocol):
         vendor: dict[str, Any] | None = None,
         clock: Clock | None = None,
         postgres: str | None = None,
+        account_changes: dict[str, dict[str, Any]] | None = None,
+        vendor_url: str | None = None,
         **changes: Any,
     ) -> AbstractAsyncContextManager[Api]: ...
 
@@ -144,15 +150,16 @@ def settings_for(postgres_url: str, redis_url: str, vendor_url: str, **changes: 
     )
 
 
-def account(vendor_url: str) -> VendorAccount:
+def account(vendor_url: str, **changes: Any) -> VendorAccount:
     """Return an account of the simulated vendor with an ample quota."""
-    return VendorAccount(
-        base_url=vendor_url,  # pyright: ignore[reportArgumentType]
-        login_url=f"{vendor_url}/oauth/token",  # pyright: ignore[reportArgumentType]
-        clients=(ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
-        rate_limit=100_000,
-        retention_days=20_000,
-    )
+    fields: dict[str, Any] = {
+        "base_url": vendor_url,
+        "login_url": f"{vendor_url}/oauth/token",
+        "clients": (ClientCredentials(client_id="demo-client", client_secret=SecretStr("demo-secret")),),
+        "rate_limit": 100_000,
+        "retention_days": 20_000,
+    }
+    return VendorAccount(**fields | changes)
 
 
 @pytest.fixture
@@ -167,6 +174,8 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
         vendor: dict[str, Any] | None = None,
         clock: Clock | None = None,
         postgres: str | None = None,
+        account_changes: dict[str, dict[str, Any]] | None = None,
+        vendor_url: str | None = None,
         **changes: Any,
     ) -> AsyncIterator[Api]:
         declared_reports = {each.name: each for each in reports or (REPORT,)}
@@ -174,7 +183,9 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
             SimulatorSettings(**(AMPLE_VENDOR | (vendor or {}))), clock=clock or VendorClock()
         ) as url:
             platforms = {"reportdata", *(report.platform for report in (*reports, *live))}
-            changes.setdefault("accounts", {platform: {"main": account(url)} for platform in platforms})
+            fields = account_changes or {}
+            accounts = {each: {"main": account(vendor_url or url, **fields.get(each, {}))} for each in platforms}
+            changes.setdefault("accounts", accounts)
             settings = settings_for(postgres or postgres_database, redis_database, url, **changes)
             await asyncio.to_thread(migrate_history, settings, declared_reports)
             async with AsyncExitStack() as stack:

@@ -60,8 +60,7 @@ async def test_refused_request_is_logged_and_counted(open_api, caplog):
         assert secret not in caplog.text
         assert key_id not in caplog.text
         refused = (await scrape(api))["refused_keys_total"]
-        # A key that a page posts is in no header.
-        assert refused == {labels(reason="missing"): 3, labels(reason="invalid"): 3}
+        assert refused == {labels(reason="missing"): 2, labels(reason="invalid"): 4}
 
 
 async def test_path_cannot_forge_a_line(open_api, caplog):

@@ -1,5 +1,7 @@
 """API keys: access without a key, the limits of a key, and revocation."""
 
+from typing import Any
+
 import psycopg
 
 from cache_pipeline.api.auth import ApiKeyCache
@@ -16,10 +18,10 @@ OTHER = declared(name="other_hour", time_zone="UTC", group_by=["queueId"], metri
 
 
 async def create_key(
-    api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None, *, is_operator=False
+    api, tenant="default", reports=None, lane=Lane.interactive, requests_per_minute=None, **limits: Any
 ):
     narrowed = frozenset(reports) if reports else None
-    principal = Principal("", tenant, narrowed, lane, requests_per_minute, is_operator=is_operator)
+    principal = Principal("", tenant, narrowed, lane, requests_per_minute, **limits)
     return {"Authorization": "Bearer " + await api.query_service.api_keys._store.create("test", principal)}
 
 

@@ -54,11 +54,12 @@ async function follow(url) {
 
 
 @asynccontextmanager
-async def served(app):
-    """Serve a started application on a loopback socket and yield its URL."""
+async def served(app, **options):
+    """Serve a started application on a loopback socket and yield its URL; `options` are uvicorn's."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 1, **options}
+        config = uvicorn.Config(app, lifespan="off", **options)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
         serving = asyncio.create_task(server._serve(sockets=[listener]))

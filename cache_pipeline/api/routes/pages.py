@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from cache_pipeline.api import schemas
+from cache_pipeline.api.audit import HAS_SENT_KEY
 from cache_pipeline.api.browser_session import sign_in, sign_out
 from cache_pipeline.api.dependencies import QueryServiceDependency, unauthorized
 
@@ -58,6 +59,7 @@ async def start_session(
 
     Only JSON is accepted, which a form of another site cannot send.
     """
+    setattr(request.state, HAS_SENT_KEY, True)
     if await query_service.api_keys.find(body.key) is None:
         raise unauthorized()
     response.headers["Cache-Control"] = "no-store"
