@@ -8,7 +8,7 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
 async def test_one_trace_spans_request_job_vendor_and_stores(open_api, finished_spans):
-    async with open_api() as api:
+    async with open_api(traces="otlp") as api:
         api.start_worker()
         response = await api.http.get(
             f"/v1/reports/queue_hour?interval={DAY}", headers={"Prefer": "wait=20", "traceparent": PARENT}
