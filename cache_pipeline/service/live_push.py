@@ -93,7 +93,8 @@ class LivePush:
             if problem is None:
                 retry = self.pace.first_retry
                 continue
-            if self._lost_since is None:
+            is_new = self._lost_since is None
+            if is_new:
                 self._lost_since, self._push_since = self.answers.clock(), None
                 logger.warning(
                     "%s: the vendor no longer reports changes, so it is asked: %s", self.report.name, problem
@@ -101,7 +102,7 @@ class LivePush:
             if self.answers.clock() - started > timedelta(seconds=self.pace.longest_retry):
                 retry = self.pace.first_retry
             self._problem = problem
-            await self._ask_for(retry * (0.5 + self.uniform()), key)
+            await self._ask_for(retry * (0.5 + self.uniform()), key, at_once=is_new)
             retry = min(2 * retry, self.pace.longest_retry)
 
     async def _follow(self, push: Push, key: str) -> None:
@@ -126,12 +127,19 @@ class LivePush:
         self._push_since = self._push_since or connected_at
         return LiveDelivery(DeliveryMode.push, self._push_since)
 
-    async def _ask_for(self, seconds: float, key: str) -> None:
-        """Ask for the figures whenever they are due, for some seconds."""
+    async def _ask_for(self, seconds: float, key: str, *, at_once: bool) -> None:
+        """Ask for the figures whenever they are due, for some seconds.
+
+        Args:
+            seconds: How long.
+            key: The key of the answer.
+            at_once: Whether to ask now too: the figures at hand say that the vendor reports changes, which it no longer does.
+        """
         delivery = LiveDelivery(DeliveryMode.polling, self._lost_since, self._problem)
         until = self.answers.clock() + timedelta(seconds=seconds)
         while (now := self.answers.clock()) < until:
-            due = await self.answers.due_at(key, self.pace.ask_every)
+            due = now if at_once else await self.answers.due_at(key, self.pace.ask_every)
+            at_once = False
             if due <= now:
                 try:
                     await self.answers.ask(self.report, self.tenant, delivery)
