@@ -244,7 +244,8 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """The queue between the HTTP API and its workers.
 
     Attributes:
-        queue_url: ``redis://``, ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default the Redis of ``redis_url``.
+        queue_url: ``redis://`` (also with Sentinel or a cluster), ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default
+            the Redis of ``redis_url``.
         concurrency: Jobs that one worker runs concurrently. Jobs mostly wait for the vendor, so this may exceed the number of
             cores by far.
         max_attempts: Attempts after which a job fails, counting retryable errors and workers that died.
@@ -309,8 +310,9 @@ class Settings(BaseSettings):
 
     Attributes:
         postgres_url: The PostgreSQL server for history, coverage and Dagster's own storage.
+        postgres_read_url: A replica of that server, from which the rows of answers are read while it is not behind.
         redis_url: The Redis server for the hot tier, the quota and locks: ``redis://``, ``rediss://``, ``unix://``, or
-            ``redis+sentinel://host:port,host:port/service`` with failover.
+            ``redis+sentinel://host:port,host:port/service`` or ``redis+cluster://host:port,host:port`` with failover.
         data_dir: The folder for staged Parquet files, and for the edge store if ``edge_url`` is not set.
         reports_dir: The folder of report declarations.
         edge_url: The edge store: ``file://``, ``s3://``, ``gs://`` or ``az://``.
@@ -351,6 +353,7 @@ class Settings(BaseSettings):
         return init_settings, variables, _FileSettingsSource(settings_cls), dotenv_settings
 
     postgres_url: SecretStr | None = None
+    postgres_read_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     data_dir: Path = Path("data")
     reports_dir: Path = Path("reports")
@@ -385,6 +388,10 @@ class Settings(BaseSettings):
             SettingsError: It is not set.
         """
         return _require_url(self.postgres_url, "POSTGRES_URL")
+
+    def optional_postgres_read_url(self) -> str | None:
+        """Return the URL of PostgreSQL's read replica, or None if there is none."""
+        return self.postgres_read_url.get_secret_value() if self.postgres_read_url else None
 
     def required_redis_url(self) -> str:
         """Return the Redis URL.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -13,11 +14,22 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DeclarationConflict, UnknownSchemaVersion
-from cache_pipeline.redis_connection import check_writable, is_refused_write, open_redis, server_hosts
+from cache_pipeline.redis_connection import (
+    check_writable,
+    is_refused_write,
+    open_redis,
+    server_hosts,
+    server_information,
+    server_time,
+)
 from cache_pipeline.settings import is_loopback
 
 _MIN_POSTGRES_VERSION = 14
+_REPLICA = "PostgreSQL's read replica"
+_MAX_REPLICA_SECONDS = 60
 _MIN_REDIS_VERSION = (6, 2)
+#: Names the server of a cluster whose clock is compared; nothing is stored there.
+_CLOCK_KEY = "cache_pipeline:health"
 #: Figures are dated by this machine's clock and leases by the servers' clocks, so the clocks must agree within this.
 _MAX_CLOCK_SKEW = timedelta(seconds=5)
 
@@ -97,6 +109,30 @@ def _check_tables(find_pending: Callable[[], list[str]], reports: int) -> CheckR
     return CheckResult("tables", CheckStatus.failed, f"{pending[0]}{more}", "run `cache-pipeline migrate`")
 
 
+async def check_replica(url: str) -> list[CheckResult]:
+    """Check that the read replica of PostgreSQL is one, and how late it is.
+
+    Raises:
+        psycopg.Error: It cannot be reached or refuses the login.
+    """
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+        cursor = await connection.execute(
+            "SELECT pg_is_in_recovery(), CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0"
+            " ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END"
+        )
+        is_standby, seconds = await cursor.fetchone() or (False, None)
+    if not is_standby:
+        detail = "is not a standby, so rows are read from the primary"
+        return [
+            CheckResult(_REPLICA, CheckStatus.warning, detail, "let CACHE_PIPELINE_POSTGRES_READ_URL name a standby")
+        ]
+    if seconds is None or seconds > _MAX_REPLICA_SECONDS:
+        late = "of unknown lag" if seconds is None else f"{seconds:.0f} s late"
+        detail = f"is {late}, so rows are read from the primary"
+        return [CheckResult(_REPLICA, CheckStatus.warning, detail, "see pg_stat_replication on the primary")]
+    return [CheckResult(_REPLICA, CheckStatus.ok, f"follows its primary, {seconds:.1f} s late")]
+
+
 async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResult]:
     """Check the version, encryption, clock and eviction policy of Redis, which holds quota, locks and the hot tier.
 
@@ -105,32 +141,40 @@ async def check_redis(url: str, clock: Callable[[], datetime]) -> list[CheckResu
     """
     async with open_redis(url) as redis:
         before = clock()
-        seconds, microseconds = await redis.time()
+        seconds = await server_time(redis, _CLOCK_KEY)
         here = before + (clock() - before) / 2
-        server, memory = await redis.info("server"), await redis.info("memory")
+        servers = await server_information(redis)
         writes = await _check_writes(redis)
     parts = urlsplit(url)
     verified = parts.scheme.startswith("rediss") and "ssl_cert_reqs=none" not in parts.query
-    name = str(server.get("server_name", "redis")).capitalize()
-    version = str(server.get(f"{name.lower()}_version", server["redis_version"]))
-    there = datetime.fromtimestamp(int(seconds) + int(microseconds) / 1e6, UTC)
-    compatible = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
-    if compatible < _MIN_REDIS_VERSION:
+    oldest = min(servers, key=_compatible_version)
+    name = str(oldest.get("server_name", "redis")).capitalize()
+    version = str(oldest.get(f"{name.lower()}_version", oldest["redis_version"]))
+    if _compatible_version(oldest) < _MIN_REDIS_VERSION:
         return [
             CheckResult(
                 "Redis", CheckStatus.failed, f"{name} {version} is too old", "use Redis 6.2 or newer, or Valkey"
             ),
         ]
+    described = f"{name} {version}" if len(servers) == 1 else f"{name} {version}, a cluster of {len(servers)} primaries"
+    evictions = [
+        _check_eviction(int(each.get("maxmemory", 0)), str(each.get("maxmemory_policy", "noeviction")))
+        for each in servers
+    ]
     return [
-        writes or CheckResult("Redis", CheckStatus.ok, f"{name} {version}, accepts writes"),
+        writes or CheckResult("Redis", CheckStatus.ok, f"{described}, accepts writes"),
         *(
             result
             for host in server_hosts(url)[:1]
             for result in _check_encryption("Redis", host, verified=verified, remedy="use a rediss:// URL")
         ),
-        compare_clocks("Redis's clock", here, there),
-        _check_eviction(int(memory.get("maxmemory", 0)), str(memory.get("maxmemory_policy", "noeviction"))),
+        compare_clocks("Redis's clock", here, datetime.fromtimestamp(seconds, UTC)),
+        next((each for each in evictions if each.status is not CheckStatus.ok), evictions[0]),
     ]
+
+
+def _compatible_version(information: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(information["redis_version"]).split(".")[:2])
 
 
 async def _check_writes(redis: Redis) -> CheckResult | None:

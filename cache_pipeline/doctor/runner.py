@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from cache_pipeline.bootstrap import connect_vendor, load_all_reports, pending_migrations
 from cache_pipeline.check_result import CheckResult, CheckStatus
-from cache_pipeline.doctor.databases import check_postgres, check_redis
+from cache_pipeline.doctor.databases import check_postgres, check_redis, check_replica
 from cache_pipeline.doctor.logins import check_logins
 from cache_pipeline.doctor.published_store import check_public_url, check_store
 from cache_pipeline.doctor.vendor_accounts import check_permissions, check_quota
@@ -67,6 +67,11 @@ async def run_checks(
     ]
     found = await asyncio.gather(
         _check_server("PostgreSQL", "CACHE_PIPELINE_POSTGRES_URL", settings.postgres_url, postgres),
+        *(
+            [_check_server("PostgreSQL's read replica", "CACHE_PIPELINE_POSTGRES_READ_URL", replica, check_replica)]
+            if (replica := settings.postgres_read_url)
+            else []
+        ),
         _check_server("Redis", "CACHE_PIPELINE_REDIS_URL", settings.redis_url, redis),
         *(run_check(check.subject, check.remedy, check.run) for check in checks),
     )

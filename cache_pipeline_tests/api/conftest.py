@@ -22,6 +22,7 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.bootstrap import migrate_history, utc_now
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.settings import ApiSettings, ClientCredentials, JobSettings, Settings, VendorAccount
 from cache_pipeline.simulator import Clock, SimulatorSettings, running_simulator
 from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
@@ -194,7 +195,7 @@ def open_api(postgres_database: str, redis_database: str, monkeypatch: pytest.Mo
                 transport = httpx.ASGITransport(app, raise_app_exceptions=False)
                 http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://api"))
                 admin = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
-                redis = await stack.enter_async_context(Redis.from_url(redis_database))
+                redis = await stack.enter_async_context(open_redis(redis_database))
                 api = Api(http, admin, redis, app.state.query_service, settings, app)
                 try:
                     yield api

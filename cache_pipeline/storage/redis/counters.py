@@ -10,8 +10,26 @@ from redis.asyncio import Redis
 
 from cache_pipeline.redis_errors import translated_failures
 
-_METRICS_KEY = "cache_pipeline:metrics:counters"
+#: Both keys of the metrics are in one hash slot of a cluster.
+_METRICS_KEY = "cache_pipeline:metrics:{counters}"
 _DAY_SECONDS = 86_400
+
+# KEYS: all time, the present day. ARGV: lifetime of the day in seconds, number of counts, name and count of each, then name and
+# amount of each sum of seconds.
+_ADD = """
+local at = 3
+for _ = 1, tonumber(ARGV[2]) do
+    redis.call('HINCRBY', KEYS[1], ARGV[at], ARGV[at + 1])
+    redis.call('HINCRBY', KEYS[2], ARGV[at], ARGV[at + 1])
+    at = at + 2
+end
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+while at < #ARGV do
+    redis.call('HINCRBYFLOAT', KEYS[1], ARGV[at], ARGV[at + 1])
+    at = at + 2
+end
+return redis.status_reply('OK')
+"""
 
 
 class RedisMetricCounts:
@@ -25,18 +43,13 @@ class RedisMetricCounts:
     def __init__(self, redis: Redis, clock: Callable[[], datetime]) -> None:
         self._redis = redis
         self._clock = clock
+        self._add = redis.register_script(_ADD)
 
     async def add(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
         """Add to the counts and sums of seconds with these names, all or none of them."""
+        fields = [part for each in (counts, seconds) for pair in each.items() for part in pair]
         with translated_failures():
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                for name, count in counts.items():
-                    pipeline.hincrby(_METRICS_KEY, name, count)
-                    pipeline.hincrby(self._today_key(), name, count)
-                pipeline.expire(self._today_key(), 2 * _DAY_SECONDS)
-                for name, amount in seconds.items():
-                    pipeline.hincrbyfloat(_METRICS_KEY, name, amount)
-                await pipeline.execute()
+            await self._add(keys=[_METRICS_KEY, self._today_key()], args=[2 * _DAY_SECONDS, len(counts), *fields])
 
     async def read(self) -> dict[str, float]:
         """Return the counts and sums by name."""
@@ -52,7 +65,7 @@ class RedisMetricCounts:
         return {name.decode(): float(value) for name, value in found.items()}
 
     def _today_key(self) -> str:
-        return f"cache_pipeline:metrics:counters:{self._clock():%Y-%m-%d}"
+        return f"{_METRICS_KEY}:{self._clock():%Y-%m-%d}"
 
 
 class RedisRequestCounts:

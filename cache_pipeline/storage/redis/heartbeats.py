@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, cast
 
 from redis.asyncio import Redis
 
+from cache_pipeline.redis_connection import server_time
 from cache_pipeline.redis_errors import REDIS_ERRORS, translated_failures
 from cache_pipeline.storage.base import WorkerCounts
 
@@ -33,7 +33,7 @@ class RedisWorkerHeartbeats:
         """Send a worker's heartbeat at regular intervals until cancelled."""
         while True:
             with suppress(*REDIS_ERRORS):
-                await self._redis.zadd(_KEY, {name: await self._now()})
+                await self._redis.zadd(_KEY, {name: await server_time(self._redis, _KEY)})
             await asyncio.sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE)
 
     async def deregister(self, name: str) -> None:
@@ -44,11 +44,7 @@ class RedisWorkerHeartbeats:
     async def count(self) -> WorkerCounts:
         """Count the workers that are alive and those that were lost."""
         with translated_failures():
-            now = await self._now()
+            now = await server_time(self._redis, _KEY)
             await self._redis.zremrangebyscore(_KEY, "-inf", now - _LOST_RETENTION_SECONDS)
             alive = int(await self._redis.zcount(_KEY, now - self._lease_seconds, "+inf"))
             return WorkerCounts(alive, int(await self._redis.zcard(_KEY)) - alive)
-
-    async def _now(self) -> float:
-        seconds, microseconds = cast("tuple[int, int]", await cast("Any", self._redis.time()))
-        return seconds + microseconds / 1e6

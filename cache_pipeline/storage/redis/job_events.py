@@ -10,6 +10,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from cache_pipeline.redis_connection import subscription_to
 from cache_pipeline.redis_errors import REDIS_ERRORS
 
 _CHANNEL = "cache_pipeline:jobs:events"
@@ -45,8 +46,7 @@ class RedisJobEvents:
         """Pass events on to the subscribers until cancelled, and reconnect whenever Redis was unavailable."""
         while True:
             with suppress(*REDIS_ERRORS):
-                async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(_CHANNEL)
+                async with subscription_to(self._redis, _CHANNEL) as subscription:
                     async for message in subscription.listen():
                         if message["type"] == "message":
                             for changed in self._listeners.get(message["data"].decode(), ()):

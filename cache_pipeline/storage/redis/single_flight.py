@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from cache_pipeline.aio import cancel_and_wait, wait_for_event
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.redis_connection import subscription_to
 from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.storage.base import Flight, OnWait
 from cache_pipeline.storage.redis.link import RedisLink
@@ -328,8 +329,7 @@ class ReleaseNotifier:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(CHANNEL)
+                async with subscription_to(self._redis, CHANNEL) as subscription:
                     while True:
                         self._handle(await subscription.get_message(timeout=_SUBSCRIPTION_POLL_SECONDS))
             except REDIS_ERRORS:

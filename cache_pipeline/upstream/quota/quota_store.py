@@ -9,6 +9,7 @@ import redis.asyncio
 from redis.typing import EncodableT, FieldT
 
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.redis_connection import server_time
 from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota.local_share import RecentGrant
@@ -236,11 +237,8 @@ class QuotaStore:
 
         async def name() -> None:
             until = await self._now() + self._policy.job_seconds
-            # Together, so that the job is never counted twice.
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.zadd(self._keys.jobs_log, {job_id: round(until * 1_000_000)})
-                pipeline.zrem(self._keys.jobs_log, grant.grant_id)
-                await pipeline.execute()
+            arguments = [grant.grant_id, job_id, round(until * 1_000_000)]
+            await self._scripts["name_job"](keys=[self._keys.jobs_log], args=arguments)
 
         await self._run_best_effort(name)
 
@@ -312,8 +310,7 @@ class QuotaStore:
         return log.removeprefix(before).removesuffix(after) if log.startswith(before) and log.endswith(after) else None
 
     async def _now(self) -> float:
-        seconds, micros = await self._redis.time()
-        return int(seconds) + int(micros) / 1e6
+        return await server_time(self._redis, self._keys.generation)
 
     async def _restore_recent_grants(self) -> bool:
         numbers = {client_id: number for number, client_id in enumerate(self._clients, start=1)}

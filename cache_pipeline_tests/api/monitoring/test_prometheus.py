@@ -147,7 +147,7 @@ async def test_counts_survive_unavailable_redis(open_api, monkeypatch):
         counters = ProcessCounters(RedisMetricCounts(api.redis, utc_now))
         counters.count_request("hot", "hit", 0.002)
         with monkeypatch.context() as patched:
-            patched.setattr(type(api.redis), "pipeline", _raising(RedisConnectionError()))
+            patched.setattr(type(api.redis), "evalsha", _raising(RedisConnectionError()))
             with pytest.raises(RedisUnavailable):
                 await counters.flush()
         counters.count_request("hot", "hit", 0.004)

@@ -14,7 +14,7 @@ from cache_pipeline.bootstrap import utc_now
 from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_redis
 from cache_pipeline.errors import SettingsError
-from cache_pipeline.redis_connection import check_writable, connection_pool, open_redis, server_hosts
+from cache_pipeline.redis_connection import check_writable, open_redis, server_hosts
 from cache_pipeline_tests.storage.redis.valkey_servers import (
     PASSWORD,
     ReplicatedRedis,
@@ -144,12 +144,14 @@ async def test_doctor_reads_the_version_behind_sentinels(replicated: ReplicatedR
         ("redis://:example@cache.example.com:6379/0", ["cache.example.com"]),
         ("redis+sentinel://:example@a.example.com,b.example.com:26380/figures/2", ["a.example.com", "b.example.com"]),
         ("rediss+sentinel://[::1]:26379,[::2]/figures", ["::1", "::2"]),
+        ("redis+cluster://:example@a.example.com,b.example.com:6380", ["a.example.com", "b.example.com"]),
+        ("rediss+cluster://:example@[::1]:6379,[::2]?ssl_cert_reqs=none", ["::1", "::2"]),
         ("unix:///run/redis.sock", []),
     ],
 )
 def test_hosts_of_a_url(url: str, hosts: list[str]):
     assert server_hosts(url) == hosts
-    connection_pool(url)
+    open_redis(url)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +163,13 @@ def test_hosts_of_a_url(url: str, hosts: list[str]):
         "redis+sentinel://:planted@a.example.com:26379/figures/first",
         "redis+sentinel://:planted@a.example.com:sentinel/figures",
         "redis+sentinel://:planted@/figures",
+        "redis+cluster://:planted@a.example.com/2",
+        "redis+cluster://:planted@a.example.com:cluster",
+        "redis+cluster://:planted@",
         "redis://[:planted@a",
     ],
 )
 def test_unusable_url_is_one_clear_error_without_its_password(url: str):
     with pytest.raises(SettingsError, match="CACHE_PIPELINE_REDIS_URL: ") as raised:
-        connection_pool(url)
+        open_redis(url)
     assert "planted" not in str(raised.value)

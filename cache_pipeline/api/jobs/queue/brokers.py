@@ -106,8 +106,10 @@ def _sqs(url: str) -> _BrokerKind:
 
 _KIND_BY_SCHEME: dict[str, Callable[[str], _BrokerKind]] = {
     "redis": _redis,
+    "redis+cluster": _redis,
     "redis+sentinel": _redis,
     "rediss": _redis,
+    "rediss+cluster": _redis,
     "rediss+sentinel": _redis,
     "unix": _redis,
     "amqp": _rabbitmq,
@@ -118,7 +120,7 @@ _KIND_BY_SCHEME: dict[str, Callable[[str], _BrokerKind]] = {
 
 def _redacted(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class TaskiqQueue:

@@ -7,35 +7,40 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError, ResponseError
 from taskiq import AckableMessage
-from taskiq_redis import RedisStreamBroker
+from taskiq_redis import RedisStreamClusterBroker
 
-from cache_pipeline.redis_connection import check_writable, connection_pool
+from cache_pipeline.redis_connection import check_writable, open_redis
 
 _SOCKET_SECONDS = 10
+_READ_MILLISECONDS = 2000
 #: Acknowledged messages stay in a stream until it is trimmed. If an unread message is trimmed, the job is found by its row.
 _MAX_STREAM_LENGTH = 100_000
 _MAX_READ_COUNT = 10
 
 
-class VisibilityRedisStream(RedisStreamBroker):
-    """A stream whose unacknowledged messages are claimed again at regular intervals while this process lives."""
+class VisibilityRedisStream(RedisStreamClusterBroker):
+    """A stream whose unacknowledged messages are claimed again at regular intervals while this process lives.
+
+    A stream is one key, so that it works the same on a single server and on a cluster.
+    """
 
     def __init__(self, url: str, name: str, *, prefetch: int, visibility_seconds: float) -> None:
-        # The broker creates a pool for this address, which opens no connection; ours also follows a failover.
+        # The broker creates a client of this address, which opens no connection. Ours also follows a failover.
         super().__init__(
-            "redis://",
+            "redis://127.0.0.1",
             queue_name=name,
             consumer_group_name=name,
             # Read from the beginning, so that messages published before the first worker started are delivered too.
             consumer_id="0",
             maxlen=_MAX_STREAM_LENGTH,
-            xread_count=min(prefetch, _MAX_READ_COUNT),
-            idle_timeout=int(visibility_seconds * 1000),
+            xread_block=_READ_MILLISECONDS,
         )
-        self.connection_pool = connection_pool(url, timeout_seconds=_SOCKET_SECONDS)
+        self._client = open_redis(url, timeout_seconds=_SOCKET_SECONDS)
+        self.redis = cast("RedisCluster", self._client)
+        self._count = min(prefetch, _MAX_READ_COUNT)
         self._visibility_seconds = visibility_seconds
         self._unacknowledged: set[str] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -57,37 +62,44 @@ class VisibilityRedisStream(RedisStreamBroker):
     async def listen(self) -> AsyncGenerator[AckableMessage]:
         """Yield messages whose worker is gone, then new ones.
 
-        taskiq's own method looks for abandoned messages only when there are new ones.
+        taskiq's own method does not look for abandoned messages.
         """
-        async with Redis(connection_pool=self.connection_pool) as redis:
-            while True:
-                abandoned = await redis.xautoclaim(
-                    self.queue_name,
-                    self.consumer_group_name,
-                    self.consumer_name,
-                    min_idle_time=self.idle_timeout,
-                    count=self.count,
-                )
-                new = await redis.xreadgroup(
-                    self.consumer_group_name,
-                    self.consumer_name,
-                    {self.queue_name: ">"},
-                    count=self.count,
-                    # Abandoned messages wait until this read ends.
-                    block=self.block,
-                )
-                entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", abandoned[1])
-                for _stream, new_entries in cast(
-                    "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", new or []
-                ):
-                    entries.extend(new_entries)
-                for message_id, fields in entries:
-                    acknowledge = self._ack_generator(message_id.decode(), self.queue_name)
-                    yield AckableMessage(data=fields[b"data"], ack=acknowledge)
+        while True:
+            abandoned = await self._client.xautoclaim(
+                self.queue_name,
+                self.consumer_group_name,
+                self.consumer_name,
+                min_idle_time=int(self._visibility_seconds * 1000),
+                count=self._count,
+            )
+            new = await self._client.xreadgroup(
+                self.consumer_group_name,
+                self.consumer_name,
+                {self.queue_name: ">"},
+                count=self._count,
+                # Abandoned messages wait until this read ends.
+                block=self.block,
+            )
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", abandoned[1])
+            for _stream, new_entries in cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", new or []):
+                entries.extend(new_entries)
+            for message_id, fields in entries:
+                acknowledge = self._ack_generator(message_id.decode(), self.queue_name)
+                yield AckableMessage(data=fields[b"data"], ack=acknowledge)
 
     async def ping(self) -> None:
         """Check that the server accepts writes."""
-        await check_writable(Redis(connection_pool=self.connection_pool))
+        await check_writable(self._client)
+
+    async def _declare_consumer_group(self) -> None:
+        # The broker's own method closes a single server's connections afterwards.
+        try:
+            await self._client.xgroup_create(
+                self.queue_name, self.consumer_group_name, id=self.consumer_id, mkstream=True
+            )
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
 
     def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:  # noqa: A002 - taskiq's name
         ack = super()._ack_generator(id, queue_name)
@@ -100,12 +112,11 @@ class VisibilityRedisStream(RedisStreamBroker):
         return acknowledge
 
     async def _renew_claims(self) -> None:
-        redis = Redis(connection_pool=self.connection_pool)
         while True:
             await asyncio.sleep(self._visibility_seconds / 3)
             if message_ids := list(self._unacknowledged):
                 with suppress(RedisError):
                     # Claiming resets the idle time. With `justid` it does not count as a delivery.
-                    await redis.xclaim(
+                    await self._client.xclaim(
                         self.queue_name, self.consumer_group_name, self.consumer_name, 0, list(message_ids), justid=True
                     )
