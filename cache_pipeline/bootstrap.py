@@ -531,7 +531,9 @@ async def open_service(
         live_coalescer = await stack.enter_async_context(Coalescer[Answer, None]())
         yield ReportService(
             accounts=adapters,
-            history=stack.enter_context(open_history(settings.required_postgres_url())),
+            history=stack.enter_context(
+                open_history(settings.required_postgres_url(), settings.optional_postgres_read_url())
+            ),
             hot=hot,
             ledger=stack.enter_context(open_ledger(settings.required_postgres_url())),
             single_flight=single_flight,

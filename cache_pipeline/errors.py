@@ -34,7 +34,8 @@ CachePipelineError
 │   └── AmbiguousSubmit
 ├── StoreUnavailable              a server or disk that this deployment needs
 │   ├── HistoryUnavailable        PostgreSQL
-│   │   └── HistoryRefused
+│   │   ├── HistoryRefused
+│   │   └── ReplicaUnavailable    its read replica failed during a read
 │   ├── UnknownSchemaVersion
 │   ├── RedisUnavailable
 │   ├── QueueUnavailable
@@ -443,6 +444,10 @@ class HistoryRefused(HistoryUnavailable):
     """PostgreSQL is running and refuses this URL's login: waiting does not help."""
 
     retryable = False
+
+
+class ReplicaUnavailable(HistoryUnavailable):
+    """The read replica of PostgreSQL failed during a read. The next read uses the primary."""
 
 
 class UnknownSchemaVersion(StoreUnavailable):

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from cache_pipeline.errors import QueryError
+from cache_pipeline.errors import QueryError, ReplicaUnavailable
 from cache_pipeline.fetch.chunk_pool import CONCURRENCY
 from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
 from cache_pipeline.query.calendar import cut_at_boundaries
@@ -494,9 +494,16 @@ class Planner:
 
     async def _read(self, series: Series, interval: Interval, max_rows: int | None = None) -> pa.Table:
         columns = self.columns(series.report)
-        if max_rows is None:
-            return await asyncio.to_thread(self.history.read, series, interval, columns)
-        return await asyncio.to_thread(_read_at_most, self.history, series, interval, columns, max_rows)
+
+        def read() -> pa.Table:
+            if max_rows is None:
+                return self.history.read(series, interval, columns)
+            return _read_at_most(self.history, series, interval, columns, max_rows)
+
+        try:
+            return await asyncio.to_thread(read)
+        except ReplicaUnavailable:
+            return await asyncio.to_thread(read)
 
     async def _read_coverage(self, series: Series, interval: Interval) -> StoredSeries:
         coverage = await asyncio.to_thread(self.history.coverage, series, interval)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ from cache_pipeline.storage.postgres.groups import same_group
 from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
 from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
 from cache_pipeline.storage.postgres.ranges import multirange, text_array
+from cache_pipeline.storage.postgres.replica import ReadReplica
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE, server_name
 from cache_pipeline.storage.postgres.versions import (
     keep_lost_finality,
@@ -74,8 +75,12 @@ _EXTEND_COVERAGE = SQL(
 
 
 @contextmanager
-def open_history(postgres_url: str) -> Generator[PostgresHistory]:
+def open_history(postgres_url: str, read_url: str | None = None) -> Generator[PostgresHistory]:
     """Connect to the history of a server; close its connections at the end.
+
+    Args:
+        postgres_url: The primary.
+        read_url: A replica of it, from which rows are read while it is not behind.
 
     Raises:
         HistoryUnavailable: The server cannot be reached.
@@ -85,15 +90,21 @@ def open_history(postgres_url: str) -> Generator[PostgresHistory]:
     except OperationalError:
         # The driver's message quotes a URL that it cannot parse, password included.
         raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
-    with connection, closing(ConnectionPool(connection)) as connections:
-        yield PostgresHistory(connections)
+    with connection, closing(ConnectionPool(connection)) as connections, ExitStack() as stack:
+        replica = stack.enter_context(closing(ReadReplica(read_url))) if read_url else None
+        yield PostgresHistory(connections, replica)
 
 
 class PostgresHistory:
-    """Rows of every report in ``history.<report>``, and the coverage of each series."""
+    """Rows of every report in ``history.<report>``, and the coverage of each series.
 
-    def __init__(self, connections: ConnectionPool) -> None:
+    Only the rows themselves are read from a replica, and only once it has replayed what the primary had committed when the read
+    began. So they are as new as the coverage that was read before them. Coverage and everything else is read from the primary.
+    """
+
+    def __init__(self, connections: ConnectionPool, replica: ReadReplica | None = None) -> None:
         self._connections = connections
+        self._replica = replica
 
     @contextmanager
     def _transaction(self) -> Generator[Any]:
@@ -106,6 +117,20 @@ class PostgresHistory:
             raise HistoryUnavailable(
                 "PostgreSQL lacks a table of history: run `cache-pipeline migrate` with the current reports"
             ) from error
+
+    @contextmanager
+    def _reading_rows(self) -> Generator[Any]:
+        """Yield a cursor of the replica if it can be used, else of the primary."""
+        if self._replica is not None:
+            with self._transaction() as cursor:
+                cursor.execute("SELECT pg_current_wal_insert_lsn()::text")
+                (position,) = cursor.fetchone()
+            with self._replica.transaction(position) as cursor:
+                if cursor is not None:
+                    yield cursor
+                    return
+        with self._transaction() as cursor:
+            yield cursor
 
     def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
         """Read the coverage of a series, including the fetch times of the final parts of `interval`."""
@@ -184,7 +209,7 @@ class PostgresHistory:
                 [Identifier("interval_start"), *(SQL('{} COLLATE "C"').format(Identifier(name)) for name in dimensions)]
             ),
         )
-        with self._transaction() as cursor:
+        with self._reading_rows() as cursor:
             cursor.execute(query.as_string(), batch_bytes=_BATCH_BYTES)
             batches = (batch.cast(schema) for batch in cursor.batches())
             yield pa.RecordBatchReader.from_batches(schema, batches)

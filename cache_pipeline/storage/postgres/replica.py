@@ -1,0 +1,115 @@
+"""Read rows from a replica of PostgreSQL, as long as it has everything that the primary had committed when the read began."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+
+from adbc_driver_manager import Error
+
+from cache_pipeline.errors import HistoryUnavailable, ReplicaUnavailable
+from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
+from cache_pipeline.storage.postgres.connections import ConnectionPool
+
+logger = logging.getLogger(__name__)
+
+#: A replica is usually milliseconds late, which is worth waiting for.
+_MAX_WAIT_SECONDS = 0.25
+_POLL_SECONDS = 0.01
+#: After a failure the replica is not used for this long, so that not every read waits for it.
+_PAUSE_SECONDS = 10.0
+#: One that was promoted no longer follows the primary.
+_HAS_REPLAYED = "SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= '{}'::pg_lsn"
+
+
+class ReadReplica:
+    """A replica that is connected to when it is first used. Close it after use.
+
+    Args:
+        url: URL of the replica, which follows the primary of history.
+        clock: Monotonic seconds.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._closing = ExitStack()
+        self._connections: ConnectionPool | None = None
+        self._paused_until: float | None = None
+
+    @contextmanager
+    def transaction(self, position: str) -> Generator[ArrowCursor | None]:
+        """Yield a cursor of the replica, or None if it is not available or too late.
+
+        Args:
+            position: The position in the primary's log up to which the replica must have replayed it.
+
+        Raises:
+            ReplicaUnavailable: The replica failed after the cursor was used. The next read uses the primary.
+        """
+        with ExitStack() as stack:
+            cursor = self._caught_up(stack, position)
+            try:
+                yield cursor
+            except (HistoryUnavailable, Error) as error:
+                self._pause(error)
+                raise ReplicaUnavailable("the replica of PostgreSQL failed during a read: try again") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closing.close()
+
+    def _caught_up(self, stack: ExitStack, position: str) -> ArrowCursor | None:
+        """Return a cursor once the replica has replayed a position, or None if it does not in time."""
+        if self._paused_until is not None and self._clock() < self._paused_until:
+            return None
+        try:
+            with ExitStack() as opened:
+                cursor = opened.enter_context(self._connect().transaction())
+                if not self._wait_until_replayed(cursor, position):
+                    logger.debug("the replica of PostgreSQL is late, so rows are read from the primary")
+                    return None
+                stack.enter_context(opened.pop_all())
+        except (HistoryUnavailable, Error) as error:
+            self._pause(error)
+            return None
+        if self._paused_until is not None:
+            self._paused_until = None
+            logger.warning("the replica of PostgreSQL is available again")
+        return cursor
+
+    def _wait_until_replayed(self, cursor: ArrowCursor, position: str) -> bool:
+        deadline = self._clock() + _MAX_WAIT_SECONDS
+        while True:
+            cursor.execute(_HAS_REPLAYED.format(position))
+            if cursor.fetchone() == (True,):
+                return True
+            if self._clock() >= deadline:
+                return False
+            self._sleep(_POLL_SECONDS)
+
+    def _connect(self) -> ConnectionPool:
+        with self._lock:
+            if self._connections is None:
+                connection = self._closing.enter_context(ArrowConnection.connect(self._url))
+                self._connections = ConnectionPool(connection)
+                self._closing.callback(self._connections.close)
+            return self._connections
+
+    def _pause(self, error: BaseException) -> None:
+        if self._paused_until is None:
+            # Not the driver's own text, which may repeat parts of the URL.
+            logger.warning(
+                "the replica of PostgreSQL is unavailable (%s), so rows are read from the primary; check"
+                " CACHE_PIPELINE_POSTGRES_READ_URL",
+                type(error).__name__,
+            )
+        self._paused_until = self._clock() + _PAUSE_SECONDS
