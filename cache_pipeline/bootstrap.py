@@ -12,7 +12,7 @@ from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
+from cache_pipeline.errors import HistoryRefused, HistoryUnavailable, SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.declarations import (
     Declaration,
@@ -30,6 +30,7 @@ from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
+from cache_pipeline.query.series import Series
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.declaration_rules import (
@@ -52,6 +53,7 @@ from cache_pipeline.vendors.spec import VendorSpec
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from cache_pipeline.service.export import Exporter
     from cache_pipeline.service.names import Names
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.service.report_service import ReportService
@@ -440,6 +442,38 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
         policy, quota = quotas[report.account_id]
         return QuotaHeadroom.of(
             policy, await quota.snapshot(), lane, await quota.shared_limits(), await quota.allotment(utc_now())
+        )
+
+
+@contextmanager
+def open_exporter(settings: Settings, report: Report, url: str | None = None) -> Generator[Exporter]:
+    """Open the export of a report to a warehouse, by default the settings' own.
+
+    Raises:
+        SettingsError: No URL is set.
+        WarehouseRefused: The warehouse's URL cannot be used.
+    """
+    from cache_pipeline.service.export import Exporter
+    from cache_pipeline.storage.postgres.history import open_history
+    from cache_pipeline.storage.postgres.warehouse_exports import open_export_records
+    from cache_pipeline.storage.warehouse.destinations import dataset_name, open_warehouse
+
+    postgres_url = settings.required_postgres_url()
+    if url is None:
+        if settings.warehouse_url is None:
+            raise SettingsError(
+                "CACHE_PIPELINE_WAREHOUSE_URL is not set: set it to the warehouse's URL, such as duckdb:///data/warehouse.duckdb"
+            )
+        url = settings.warehouse_url.get_secret_value()
+    warehouse = open_warehouse(url, settings.data_dir)
+    with open_history(postgres_url) as history, open_export_records(postgres_url) as records:
+        yield Exporter(
+            history,
+            warehouse,
+            records,
+            Series(report, settings.tenant),
+            report_columns(report),
+            dataset_name(url, settings.tenant),
         )
 
 

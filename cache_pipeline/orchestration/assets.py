@@ -1,4 +1,4 @@
-"""The assets of one report: ``staged``, then ``history``, then ``hot`` and ``edge`` (C1).
+"""The assets of one report: ``staged``, then ``history``, then ``hot``, ``edge`` and ``warehouse`` (C1).
 
 Nothing that a reader sees is written before the blocking checks on ``staged`` have passed. Bodies of assets belong here,
 as far as they translate between Dagster and the services; IO managers write what the assets return.
@@ -37,6 +37,7 @@ from cache_pipeline.orchestration.naming import (
     COMPLETENESS_CHECK,
     FAILED_PARTITIONS_METADATA,
     RETRY_ATTEMPT_METADATA,
+    WAREHOUSE_LAYER,
     asset_key,
     layers_of,
     pool_name,
@@ -62,15 +63,16 @@ from cache_pipeline.storage.ttl import report_freshness
 
 EstimateMetadata = Mapping[str, float]
 
-_KINDS = {"staged": "parquet", "history": "postgres", "hot": "redis", "edge": "parquet"}
-_UPSTREAM_LAYERS = {"history": "staged", "hot": "history", "edge": "history"}
+_KINDS = {"staged": "parquet", "history": "postgres", "hot": "redis", "edge": "parquet", "warehouse": "dlt"}
+_UPSTREAM_LAYERS = {"history": "staged", "hot": "history", "edge": "history", "warehouse": "history"}
 _SUMMARIES = {
     "staged": "Staged: fetched and verified as complete, not yet published.",
     "history": "History: kept for years in PostgreSQL, with its coverage.",
     "hot": "Hot: rendered answers in Redis, for a few seconds.",
     "edge": "Edge: Parquet files for everyone who has the URL.",
+    "warehouse": "Warehouse: a copy of history in another database, exported as far as it has changed.",
 }
-#: Writes to hot and edge what history has received: once, if the run that wrote it did not, or failed to. The job of a report
+#: Writes to hot, edge and warehouse what history has received: once, if the run that wrote it did not, or failed to. The job of a report
 #: writes all of them in one run, so this acts only if history was materialised alone or a store was unavailable.
 _FOLLOWS_HISTORY = (
     dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since_last_handled()
@@ -116,7 +118,13 @@ def report_assets(
         tenant: The deployment's tenant.
     """
     specs = _asset_specs(report, partitions, declaration, tenant)
-    makers = {"staged": staged_asset, "history": history_asset, "hot": hot_asset, "edge": edge_asset}
+    makers = {
+        "staged": staged_asset,
+        "history": history_asset,
+        "hot": hot_asset,
+        "edge": edge_asset,
+        WAREHOUSE_LAYER: warehouse_asset,
+    }
     return [makers[layer](report, partitions, spec) for layer, spec in specs.items()]
 
 
@@ -444,3 +452,36 @@ def edge_asset(
         return dg.MaterializeResult(value=list(intervals.values()))
 
     return edge
+
+
+def warehouse_asset(
+    report: Report, partitions: dg.TimeWindowPartitionsDefinition, spec: dg.AssetSpec
+) -> dg.AssetsDefinition:
+    """Return the asset that copies history to a warehouse."""
+
+    @dg.multi_asset(name=f"warehouse__{report.name}", specs=[spec], backfill_policy=dg.BackfillPolicy.single_run())
+    @cache_signature
+    def warehouse(
+        context: dg.AssetExecutionContext, cache_pipeline__engine: EngineResource
+    ) -> dg.MaterializeResult[Any]:
+        intervals = partition_intervals(partitions, keys_of_run(partitions, context.run.tags))
+        with cache_pipeline__engine.exporter(report) as exporter:
+            result = exporter.export(
+                intervals.values(),
+                cache_pipeline__engine.now(),
+                on_progress=lambda done: context.log.info(
+                    f"exported {len(done)} partitions to {exporter.warehouse.name}"
+                ),
+            )
+            return dg.MaterializeResult(
+                metadata={
+                    "run total": f"{result.rows:,} rows",
+                    "dagster/uri": exporter.warehouse.name,
+                    "dagster/table_name": f"{exporter.dataset}.{report.name}",
+                    "partitions exported": len(result.exported),
+                    "of which provisional": result.provisional,
+                    "partitions unchanged": result.unchanged,
+                }
+            )
+
+    return warehouse

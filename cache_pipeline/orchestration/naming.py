@@ -12,6 +12,8 @@ WATERMARK_CHECK = "watermark"
 DRIFT_CHECK = "drift"
 TIERS_AGREE_CHECK = "tiers_agree"
 OPEN_PARTITIONS_CHECK = "no_open_partitions"
+#: The layer that is a copy of history elsewhere.
+WAREHOUSE_LAYER = "warehouse"
 #: Metadata of a failed step: a table of the partitions that failed, with the error of each.
 FAILED_PARTITIONS_METADATA = "failed partitions"
 #: Metadata of a failed completeness check: which retry it belongs to; 0 for a first fetch.
@@ -19,7 +21,7 @@ RETRY_ATTEMPT_METADATA = "retry attempt"
 
 
 def asset_key(layer: str, report: Report) -> dg.AssetKey:
-    """Return ``<report>/staged``, ``<report>/history``, ``<report>/hot`` or ``<report>/edge``.
+    """Return ``<report>/staged``, ``<report>/history``, ``<report>/hot``, ``<report>/edge`` or ``<report>/warehouse``.
 
     Dagster's graphs show only the last part, inside a box with the report's name.
     """
@@ -43,4 +45,5 @@ def pool_name(report: Report) -> str:
 
 def layers_of(report: Report) -> list[str]:
     """Return the layers of a report's assets, in the order in which they are written."""
-    return ["staged", *(str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.publish.tiers)]
+    tiers = [str(tier) for tier in (Tier.history, Tier.hot, Tier.edge) if tier in report.publish.tiers]
+    return ["staged", *tiers, *([WAREHOUSE_LAYER] if report.publish.warehouse else [])]

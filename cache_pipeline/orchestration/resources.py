@@ -14,6 +14,7 @@ from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.bootstrap import (
     migrate_history,
     open_edge_tier,
+    open_exporter,
     open_service,
     pending_migrations,
     utc_now,
@@ -23,6 +24,7 @@ from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.redis_connection import open_redis
+from cache_pipeline.service.export import Exporter
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.base import CoverageReader, Demand, History
@@ -142,6 +144,16 @@ class EngineResource(dg.ConfigurableResource[None]):
             # Looking needs no privilege, so a role that may not create tables still works if none is missing.
             if pending_migrations(settings, {report.name: report}):
                 migrate_history(settings, {report.name: report})
+
+    @contextmanager
+    def exporter(self, report: Report) -> Generator[Exporter]:
+        """Open the export of a report to the settings' warehouse for the duration of the block.
+
+        Raises:
+            Failure: A known error, with its remedy.
+        """
+        with reported_failures(), self.telemetry(), open_exporter(self.settings, report) as exporter:
+            yield exporter
 
     def edge(self) -> EdgeTier:
         """Return the edge tier."""

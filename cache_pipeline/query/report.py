@@ -228,6 +228,11 @@ class PublishOptions(BaseModel, frozen=True):
     tiers: frozenset[Tier] = Field(
         default=frozenset(Tier), validate_default=True, description="Stores that hold the answers; history is required"
     )
+    warehouse: bool = Field(
+        default=False,
+        strict=True,
+        description="Export history to the warehouse of CACHE_PIPELINE_WAREHOUSE_URL, as an asset of its own",
+    )
     edge_group_by: Names | None = Field(
         default=None,
         description="Reports with `rows` only: dimensions by which the edge counts rows and sums metrics; [] counts by "

@@ -1,0 +1,1 @@
+"""Warehouses that history is exported to: databases and lakes of others, and folders of Parquet files."""

@@ -1,0 +1,1 @@
+"""Tests of the warehouses that history is exported to."""
