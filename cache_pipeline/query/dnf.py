@@ -47,6 +47,10 @@ class ValueSet(NamedTuple):
     values: frozenset[str | None]
     is_exclusion: bool = False
 
+    def allows(self, value: object) -> bool:
+        """Return whether a value is in the set."""
+        return (value in self.values) is not self.is_exclusion
+
     def __and__(self, other: ValueSet) -> ValueSet:
         if self.is_exclusion and other.is_exclusion:
             return ValueSet(self.values | other.values, is_exclusion=True)

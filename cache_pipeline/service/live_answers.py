@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.service.names import LookupResult, refresh_lookup
-from cache_pipeline.storage.answer import ASKED, Answer, Completeness, LiveDelivery, render_live
+from cache_pipeline.storage.answer import ASKED, Answer, Completeness, LiveDelivery, render_document, render_live
 from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS, LIVE_TTL, LIVE_TTL_TIER
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
 #: How often a listing is read again because of an id that it lacks.
 _LISTING_AGE = timedelta(minutes=10)
+#: Ids that a process remembers to have looked for. Callers name them, so there may be any number.
+_MAX_SOUGHT = 10_000
 #: The last column of every live report.
 OBSERVED_AT = Column("observed_at", ColumnKind.instant, description="when the vendor was asked")
 
@@ -65,6 +67,11 @@ def live_key(report: LiveReport, tenant: str) -> str:
     """Return the key of a live report's answer in the hot tier (G7)."""
     form = json.dumps({**report.canonical_form, "tenant": tenant}, sort_keys=True, separators=(",", ":"))
     return f"analytics:{report.query_type}:{hashlib.sha256(form.encode()).hexdigest()}:{LIVE_TTL_TIER}"
+
+
+def document_key(report: LiveReport, tenant: str) -> str:
+    """Return the key of what the vendor answered for a live report, in its own form."""
+    return f"{live_key(report, tenant)}:document"
 
 
 def render_rows(
@@ -123,6 +130,21 @@ def _read_failure(body: bytes) -> CachePipelineError:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What the vendor answered for a live report.
+
+    Attributes:
+        rows: The answer with the report's rows.
+        document: The answer in the vendor's own form.
+        seconds: How long it took.
+    """
+
+    rows: Answer
+    document: Answer
+    seconds: float
+
+
+@dataclass(frozen=True)
 class LiveAnswers:
     """Reads the answers of live reports.
 
@@ -153,30 +175,40 @@ class LiveAnswers:
             UpstreamError: The vendor refused, or could not be reached; also if that was the case a moment ago.
             SchemaMismatch: The vendor's answer does not have the documented shape.
         """
-        key = live_key(report, tenant)
+        return await self.find(live_key(report, tenant), lambda: self.ask(report, tenant))
+
+    async def find(self, key: str, ask: Callable[[], Awaitable[Answer]]) -> tuple[Answer, bool]:
+        """Return the answer with a key, and whether it was at hand; else it is asked for, once for all callers and processes.
+
+        Args:
+            key: The key.
+            ask: Asks the vendor, and stores the answer with that key.
+
+        Raises:
+            CachePipelineError: As `ask`; also if that was the case a moment ago.
+        """
         entry = await self.hot.get_entry(key)
         if entry is not None:
             if entry.is_refresh_due:
                 age_of = entry.answer.completeness.fetched_at
-                self.coalescer.run_in_background(key, lambda: self._fetch(report, tenant, key, age_of))
+                self.coalescer.run_in_background(key, lambda: self._fetch(key, age_of, ask))
             return entry.answer, True
         # Without Redis each process asks for itself, no more often than with it.
         if (recent := self._recent.get(key)) is not None and self._is_current(recent):
             return recent, True
-        return await self.coalescer.run(key, lambda _notify: self._fetch(report, tenant, key, None)), False
+        return await self.coalescer.run(key, lambda _notify: self._fetch(key, None, ask)), False
 
     def _is_current(self, answer: Answer) -> bool:
         observed_at = answer.completeness.fetched_at
         return observed_at is not None and self.clock() < observed_at + LIVE_TTL
 
-    async def _fetch(self, report: LiveReport, tenant: str, key: str, newer_than: datetime | None) -> Answer:
+    async def _fetch(self, key: str, newer_than: datetime | None, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask the vendor, unless another process has done so meanwhile.
 
         Args:
-            report: The report.
-            tenant: The tenant.
             key: The key of the answer.
             newer_than: The moment of the answer that is at hand; None if there is none.
+            ask: Asks the vendor.
         """
         await self._raise_recent_failure(key)
         found: Answer | None = None
@@ -194,7 +226,7 @@ class LiveAnswers:
         async with self.single_flight.acquire(key, is_answered, lane=Lane.interactive):
             if found is None and not await is_answered():
                 try:
-                    found = await self.ask(report, tenant)
+                    found = await ask()
                 except CachePipelineError as error:
                     await self._share_failure(key, error)
                     raise
@@ -205,6 +237,8 @@ class LiveAnswers:
 
     async def _share_failure(self, key: str, error: CachePipelineError) -> None:
         now = self.clock()
+        for past in [each for each, failure in self._failures.items() if failure.until <= now]:
+            del self._failures[past]
         self._failures[key] = _Failure(error, now + _PAUSE_AFTER_FAILURE)
         # What is wrong with this process, such as its settings, is not so with others.
         if isinstance(error, UpstreamError | SchemaMismatch) and timedelta(0) < _PAUSE_AFTER_FAILURE:
@@ -226,16 +260,33 @@ class LiveAnswers:
             UpstreamError: The vendor refused, or could not be reached.
             SchemaMismatch: The vendor's answer does not have the documented shape.
         """
+        observed = await self.observe(report, tenant, delivery)
+        await self.store(document_key(report, tenant), observed.document, observed.seconds)
+        await self.store(live_key(report, tenant), observed.rows, observed.seconds)
+        return observed.rows
+
+    async def observe(
+        self, report: LiveReport, tenant: str, delivery: LiveDelivery = ASKED, ids: Sequence[str] | None = None
+    ) -> Observed:
+        """Ask the vendor, and keep nothing. It raises what `ask` raises.
+
+        Args:
+            report: The report.
+            tenant: The tenant.
+            delivery: How the rows come here.
+            ids: The ids of what is observed; None for all that the vendor lists.
+        """
         if report.account_id not in self.clients:
             raise PlatformNotConfigured(
                 f"{report.name} needs {report.account_id}, which has no account: set {report.account_setting()}"
             )
         started, asked_at, client = time.monotonic(), self.clock(), self.clients[report.account_id]
-        ids = await self.listed_ids(report, tenant)
-        rows = await find_live_kind(report).read(client, LiveRequest(report, ids, self.clock))
-        answer = await asyncio.to_thread(render_rows, report, rows, asked_at, delivery)
-        await self.store(live_key(report, tenant), answer, time.monotonic() - started)
-        return answer
+        if ids is None:
+            ids = await self.listed_ids(report, tenant)
+        reading = await find_live_kind(report).read(client, LiveRequest(report, ids, self.clock))
+        rows = await asyncio.to_thread(render_rows, report, reading.rows, asked_at, delivery)
+        document = await asyncio.to_thread(render_document, reading.answer, rows.completeness)
+        return Observed(rows, document, time.monotonic() - started)
 
     async def due_at(self, key: str, age: timedelta) -> datetime:
         """Return when the figures at hand reach an age; now if there are none."""
@@ -295,6 +346,8 @@ class LiveAnswers:
         lookup, scope = _find_lookup(report), NameScope(tenant, report.account_id)
         known = (await asyncio.to_thread(self.names.versions, scope, {lookup.name: unknown})).get(lookup.name, {})
         state = (await asyncio.to_thread(self.names.state, scope)).get(lookup.name)
+        if len(self._sought) > _MAX_SOUGHT:
+            self._sought.clear()
         self._sought.update(known)
         unknown -= known.keys()
         is_due = state is None or state.listed_at is None or self.clock() - state.listed_at >= _LISTING_AGE

@@ -115,6 +115,36 @@ class JobPaths:
 
 
 @dataclass(frozen=True)
+class ObservationQuery:
+    """A question about the present.
+
+    Attributes:
+        metrics: Its metrics.
+        ids: The ids of what is observed; None if it does not name them.
+        write: Returns the part of the vendor's own answer about all that is observed.
+    """
+
+    metrics: frozenset[str]
+    ids: frozenset[str] | None
+    write: Callable[[Mapping[str, Any]], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class ObservationPath:
+    """A path to which the vendor's clients post questions about the present.
+
+    Attributes:
+        path: The path.
+        query_type: The kind of live reports that asks the same.
+        read: Reads a body, and raises `InvalidQuery` if no live report can answer it.
+    """
+
+    path: str
+    query_type: str
+    read: Callable[[object], ObservationQuery]
+
+
+@dataclass(frozen=True)
 class ListingQuery:
     """What is asked of a listing.
 
@@ -171,6 +201,7 @@ class ServedApi:
         login_paths: Where its clients exchange credentials for an access token (RFC 6749, section 4.4).
         queries: The paths for queries that are answered at once.
         jobs: The paths for queries whose answers are fetched later.
+        observations: The paths for questions about the present.
         listings: The paths of listings.
         correlation_header: The response header that has the id of the request.
         describe_error: Returns the status and body of an error in the vendor's form.
@@ -181,6 +212,7 @@ class ServedApi:
     login_paths: tuple[str, ...]
     queries: tuple[QueryPath, ...]
     jobs: tuple[JobPaths, ...]
+    observations: tuple[ObservationPath, ...]
     listings: tuple[ListingPath, ...]
     correlation_header: str
     describe_error: Callable[[ErrorFacts], tuple[int, Mapping[str, object]]]

@@ -152,8 +152,21 @@ class Push(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LiveReading:
+    """What a vendor answered of the present.
+
+    Attributes:
+        rows: The rows of the live report.
+        answer: The answer in the vendor's own form; that of several requests as if it were one.
+    """
+
+    rows: Sequence[LiveRow]
+    answer: Mapping[str, object]
+
+
 #: Asks for all that a live report shows now.
-ReadLive = Callable[["httpx.AsyncClient", LiveRequest], Awaitable[Sequence[LiveRow]]]
+ReadLive = Callable[["httpx.AsyncClient", LiveRequest], Awaitable[LiveReading]]
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ class LiveKind:
         metrics: The metrics, each with its description.
         columns: Returns the columns of a report's answers, dimensions first.
         read: Asks for all that a report shows now.
+        ids_per_request: How many ids one request to the vendor may have.
         board: What the live page shows; None if it does not show this kind.
         open_push: Returns what follows the vendor's own news of changes; None if it has none.
     """
@@ -194,6 +208,7 @@ class LiveKind:
     metrics: Mapping[str, str]
     columns: Callable[[LiveReport], tuple[Column, ...]]
     read: ReadLive
+    ids_per_request: int
     board: LiveBoard | None = None
     open_push: Callable[[httpx.AsyncClient], Push] | None = None
 

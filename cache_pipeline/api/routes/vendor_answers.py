@@ -16,6 +16,8 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import answer_headers
 from cache_pipeline.errors import QueryError
+from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.report import Report
 from cache_pipeline.storage.answer import read_rows
 from cache_pipeline.storage.api_key import Principal
 from cache_pipeline.vendors.served import ServedQuery, ServedRows
@@ -76,15 +78,20 @@ async def serve_within_hold(
         hold = query_service.settings.api.vendor_hold_seconds
         outcome = await query_service.wait_for_outcome(query, caller, outcome, hold)
     if isinstance(outcome, AcceptedJob):
-        request.state.tier = JOB_TIER
-        raise Problem(
-            "not-ready",
-            429,
-            "the figures are being fetched from the vendor: send the request again after Retry-After",
-            headers={"Retry-After": str(outcome.retry_after or 1), **rate_limit_headers(request)},
-        )
+        raise not_ready(request, outcome.retry_after or 1)
     request.state.tier = outcome.source
     return outcome
+
+
+def not_ready(request: Request, retry_after: int) -> Problem:
+    """Return the refusal of a request that would have to wait for longer than the settings allow."""
+    request.state.tier = JOB_TIER
+    return Problem(
+        "not-ready",
+        429,
+        "the figures are being fetched from the vendor: send the request again after Retry-After",
+        headers={"Retry-After": str(retry_after), **rate_limit_headers(request)},
+    )
 
 
 async def answer_document(
@@ -117,11 +124,16 @@ def _render(
 
 
 def completeness_headers(query_service: QueryService, query: ParsedQuery, outcome: ServedAnswer) -> dict[str, str]:
-    """Return the headers that say how complete and how old an answer is."""
+    """Return the headers that say how complete and how old the answer to a query is."""
+    return own_headers(query_service, query.report, outcome)
+
+
+def own_headers(query_service: QueryService, report: Report | LiveReport, outcome: ServedAnswer) -> dict[str, str]:
+    """Return the headers that say how complete and how old an answer of a report is."""
     headers = answer_headers(
         outcome.answer,
         MediaFormat.json,
-        query.report,
+        report,
         outcome.source,
         query_service.clock(),
         policy=query_service.cache_policy,

@@ -24,6 +24,7 @@ from cache_pipeline.api.routes.vendor_answers import (
 )
 from cache_pipeline.api.routes.vendor_jobs import job_routes
 from cache_pipeline.api.routes.vendor_listings import listing_routes
+from cache_pipeline.api.routes.vendor_observations import observation_routes
 from cache_pipeline.vendors.served import QueryPath, ServedApi
 
 
@@ -35,6 +36,7 @@ def vendor_routes(served: Sequence[ServedApi]) -> list[Route]:
     for api in served:
         routes += [Route(path.path, _endpoint(path), methods=["POST"]) for path in api.queries]
         routes += [route for paths in api.jobs for route in job_routes(paths)]
+        routes += observation_routes(api)
         routes += listing_routes(api)
     return routes
 

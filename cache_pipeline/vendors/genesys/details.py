@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.calendar import floor_to_step, list_buckets, next_boundary
-from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
@@ -153,16 +152,12 @@ def _matches_filter(source: Source, filters: Filter) -> bool:
     """Return whether a segment matches the conditions on segments; the vendor's filter has checked those on conversations."""
     return any(
         all(
-            _allows(values, source.get(dimension))
+            values.allows(source.get(dimension))
             for dimension, values in conjunction.items()
             if dimension not in CONVERSATION_DIMENSIONS
         )
         for conjunction in filters.conjunctions
     )
-
-
-def _allows(values: ValueSet, value: object) -> bool:
-    return (value in values.values) is not values.is_exclusion
 
 
 def _milliseconds(start: datetime, end: datetime | None) -> int | None:

@@ -32,12 +32,15 @@ from cache_pipeline.vendors.json_body import (
     read_text,
     read_texts,
 )
-from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveRequest, LiveRow, Push
+from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveReading, LiveRequest, LiveRow, Push
 
 #: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
 MAX_PREDICATES = 100
-QUEUES_PATH, _USERS_PATH = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
-_PATHS: Mapping[str, str] = {"queueObservations": QUEUES_PATH, "userObservations": _USERS_PATH}
+QUEUES_PATH = "/api/v2/analytics/queues/observations/query"
+OBSERVATION_PATHS: Mapping[str, str] = {
+    "queueObservations": QUEUES_PATH,
+    "userObservations": "/api/v2/analytics/users/observations/query",
+}
 #: The id of nothing, for an organisation that lists nothing.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 #: Instants in milliseconds are larger than this since the year 2001; shorter values are durations.
@@ -259,27 +262,35 @@ async def probe_observations(client: httpx.AsyncClient, report: LiveReport, oaut
     raise_for_permission(listed)
     ids = [read_text(entity, "id") for entity in read_mappings(read_object(listed), "entities")] or [_NO_ID]
     body = observation_body(report, kind.dimensions[0], ids[:1])
-    raise_for_permission(await client.post(_PATHS[report.query_type], json=body, extensions=extensions))
+    raise_for_permission(await client.post(OBSERVATION_PATHS[report.query_type], json=body, extensions=extensions))
 
 
-async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> list[LiveRow]:
+async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> LiveReading:
     """Ask for all ids, in as many queries as they need, one after another; all of them succeed or none."""
     rows: list[LiveRow] = []
+    results: list[Mapping[str, object]] = []
+    others: dict[str, object] = {}
     for start in range(0, len(request.ids), MAX_PREDICATES):
         part = LiveRequest(request.report, request.ids[start : start + MAX_PREDICATES], request.clock)
         # The figures may be as old as the moment before the request.
         observed_at = request.clock()
         answer = await ask_for_observations(client, path, first, part)
         groups, presences = ObservedGroups(request.report, first), read_presences(answer)
+        results += read_mappings(answer, "results")
+        others |= {name: value for name, value in answer.items() if name != "results"}
         for result in read_mappings(answer, "results"):
             groups.add(read_mapping(result, "group"), read_mappings(result, "data"), observed_at, presences)
         rows += groups.rows(part.ids, observed_at)
-    return rows
+    return LiveReading(rows, {**others, "results": results})
 
 
-def _kind(path: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], **options: Any) -> LiveKind:
+def _kind(
+    query_type: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], **options: Any
+) -> LiveKind:
+    path = OBSERVATION_PATHS[query_type]
     return LiveKind(
         lookup=lookup,
+        ids_per_request=MAX_PREDICATES,
         dimensions=dimensions,
         metrics=metrics,
         columns=lambda report: _columns(metrics, report),
@@ -310,7 +321,7 @@ _BOARD = LiveBoard(
 )
 LIVE_KINDS: Mapping[str, LiveKind] = {
     "queueObservations": _kind(
-        QUEUES_PATH, "queues", ("queueId", "mediaType"), _QUEUE_METRICS, board=_BOARD, open_push=_open_push
+        "queueObservations", "queues", ("queueId", "mediaType"), _QUEUE_METRICS, board=_BOARD, open_push=_open_push
     ),
-    "userObservations": _kind(_USERS_PATH, "users", ("userId",), _USER_METRICS),
+    "userObservations": _kind("userObservations", "users", ("userId",), _USER_METRICS),
 }

@@ -66,7 +66,7 @@ def read_genesys(body: object, family: str) -> QueryPayload:
         metrics=read_names(payload, "metrics"),
         granularity=read_text(payload, "granularity") or _granularity_of_whole(interval, zone or "UTC"),
         time_zone=zone or "UTC",
-        filters=_filter(payload.get("filter")),
+        filters=read_vendor_filter(payload.get("filter")),
     )
     if not overrides.metrics:
         raise InvalidQuery("metrics", "is missing: name at least one, such as nOffered")
@@ -101,7 +101,12 @@ def _granularity_of_whole(text: str, zone: str) -> str:
     )
 
 
-def _filter(value: object) -> Filter | None:
+def read_vendor_filter(value: object) -> Filter | None:
+    """Return a filter in canonical form, or None if it matches every row.
+
+    Raises:
+        InvalidQuery: A predicate is invalid, or stored figures cannot answer it.
+    """
     if value is None:
         return None
     return read_filter(_clause(read_object(value, "filter"), "filter", ("type", "clauses", "predicates")), "filter")

@@ -22,6 +22,7 @@ from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METR
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
 from cache_pipeline.vendors.genesys.served_listings import SERVED_LISTINGS
+from cache_pipeline.vendors.genesys.served_observations import SERVED_OBSERVATIONS
 from cache_pipeline.vendors.served import (
     ErrorFacts,
     JobFacts,
@@ -262,6 +263,7 @@ SERVED_API = ServedApi(
         )
         for family in _SERVED_FAMILIES
     ),
+    observations=SERVED_OBSERVATIONS,
     listings=SERVED_LISTINGS,
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,

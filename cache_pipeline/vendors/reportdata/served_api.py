@@ -122,6 +122,7 @@ SERVED_API = ServedApi(
             has_delete=False,
         ),
     ),
+    observations=(),
     listings=(),
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,

@@ -42,7 +42,7 @@ def _result(medium: str | None, *data: dict[str, Any], queue: str = "q-1") -> di
 async def _read(body: dict[str, Any], report: LiveReport, ids: tuple[str, ...] = ("q-1", "q-2")) -> list[Any]:
     answer = {"systemToOrganizationMappings": MAPPINGS, **body}
     async with mock_client(lambda _: httpx.Response(200, json=answer)) as client:
-        rows = await LIVE_KINDS[report.query_type].read(client, LiveRequest(report, ids, lambda: NOW))
+        rows = (await LIVE_KINDS[report.query_type].read(client, LiveRequest(report, ids, lambda: NOW))).rows
     assert all(row.observed_at == NOW for row in rows)
     return [{name: value for name, value in row.values.items() if value} for row in rows]
 
@@ -119,7 +119,7 @@ async def test_many_queues_take_several_queries() -> None:
 
     ids = [f"q-{number}" for number in range(2 * MAX_PREDICATES + 1)]
     async with mock_client(answer) as client:
-        rows = await LIVE_KINDS["queueObservations"].read(client, LiveRequest(live_report(), ids, lambda: NOW))
+        rows = (await LIVE_KINDS["queueObservations"].read(client, LiveRequest(live_report(), ids, lambda: NOW))).rows
     assert asked == [MAX_PREDICATES, MAX_PREDICATES, 1]
     assert [row.values["queue_id"] for row in rows] == ids
 
