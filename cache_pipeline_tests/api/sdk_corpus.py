@@ -12,7 +12,7 @@ from typing import Any
 import PureCloudPlatformClientV2 as sdk  # noqa: N813 - the package's own name
 from PureCloudPlatformClientV2.rest import ApiException
 
-_KINDS = {"conversations": "Conversation", "flows": "Flow"}
+_KINDS = {"conversations": "Conversation", "flows": "Flow", "users": "User"}
 _PAGE_SIZE = 3
 
 

@@ -42,7 +42,7 @@ from cache_pipeline.vendors.json_body import (
 
 AGGREGATES_PAGE_SIZE = 1000
 #: Dimensions that the vendor gives as a metric's qualifier, and by its mapping of presences.
-_PRESENCE_ID, _SYSTEM_PRESENCE = "organizationPresenceId", "systemPresence"
+PRESENCE_ID, SYSTEM_PRESENCE = "organizationPresenceId", "systemPresence"
 #: Families that count by the day of creation unless told otherwise: a score of today would change a day of weeks ago.
 EVENT_TIME_FAMILIES = frozenset({"evaluations", "surveys"})
 #: The age from which we call their figures final. People release and correct them for hours.
@@ -107,10 +107,10 @@ def _check_users(report: Report) -> Iterable[tuple[str, str]]:
             "metrics",
             f"{ORGANIZATION_PRESENCE} has a row for each presence, the others have one for each user: declare them in another report",
         )
-    elif _PRESENCE_ID not in report.group_by or set(report.group_by) - {"userId", _PRESENCE_ID, _SYSTEM_PRESENCE}:
+    elif PRESENCE_ID not in report.group_by or set(report.group_by) - {"userId", PRESENCE_ID, SYSTEM_PRESENCE}:
         yield (
             "group_by",
-            f"{ORGANIZATION_PRESENCE} is grouped by {_PRESENCE_ID} and, if you like, by {_SYSTEM_PRESENCE} and userId",
+            f"{ORGANIZATION_PRESENCE} is grouped by {PRESENCE_ID} and, if you like, by {SYSTEM_PRESENCE} and userId",
         )
     if any(predicate.dimension != "userId" for predicate in all_predicates(report.filters)):
         yield "filters", "users can only be filtered by userId; remove the other dimensions"
@@ -147,7 +147,7 @@ def aggregate_body(report: Report, interval: Interval) -> dict[str, object]:
         "interval": str(interval),
         "granularity": report.granularity,
         "timeZone": report.time_zone,
-        "groupBy": [name for name in report.group_by if name not in (_PRESENCE_ID, _SYSTEM_PRESENCE)],
+        "groupBy": [name for name in report.group_by if name not in (PRESENCE_ID, SYSTEM_PRESENCE)],
         "metrics": list(report.metrics),
     }
     if report.query_type in EVENT_TIME_FAMILIES:
@@ -229,8 +229,8 @@ def _presence_rows(
                 raise SchemaMismatch(f"metric {metric} with qualifier {presence!r} was not requested")
             values = {
                 "userId": group.get("userId"),
-                _PRESENCE_ID: presence,
-                _SYSTEM_PRESENCE: system_presences.get(presence),
+                PRESENCE_ID: presence,
+                SYSTEM_PRESENCE: system_presences.get(presence),
             }
             yield {
                 "interval_start": interval.start,

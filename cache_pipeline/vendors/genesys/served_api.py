@@ -17,8 +17,21 @@ from cache_pipeline.query.payload import QueryPayload, read_names, read_object, 
 from cache_pipeline.query.schema import Fold, fold_rows, to_snake_case
 from cache_pipeline.query.zones import time_zone
 from cache_pipeline.storage.job import JobState
-from cache_pipeline.vendors.genesys.aggregates import AGGREGATES_PAGE_SIZE, SPLIT_DIMENSION, SPLIT_FAMILIES
-from cache_pipeline.vendors.genesys.metrics import SERVICE_TARGET, TARGETED_METRICS, metric_columns, write_metrics
+from cache_pipeline.vendors.genesys.aggregates import (
+    AGGREGATES_PAGE_SIZE,
+    EVENT_TIME_FAMILIES,
+    PRESENCE_ID,
+    SPLIT_DIMENSION,
+    SPLIT_FAMILIES,
+    SYSTEM_PRESENCE,
+)
+from cache_pipeline.vendors.genesys.metrics import (
+    ORGANIZATION_PRESENCE,
+    SERVICE_TARGET,
+    TARGETED_METRICS,
+    metric_columns,
+    write_metrics,
+)
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
 from cache_pipeline.vendors.genesys.served_listings import SERVED_LISTINGS
@@ -39,11 +52,10 @@ from cache_pipeline.vendors.served import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Families whose answers are served. Evaluations and surveys are stored by event time, which is not the vendor's default, and
-#: users need the organisation's own presences.
-_SERVED_FAMILIES = tuple(
-    family for family in AGGREGATE_PERMISSIONS if family not in ("evaluations", "surveys", "users")
-)
+#: Families whose answers are served. The others are stored by event time, which is not the vendor's default.
+_SERVED_FAMILIES = tuple(family for family in AGGREGATE_PERMISSIONS if family not in EVENT_TIME_FAMILIES)
+_USERS, _USER = "users", "userId"
+_PRESENCE_COLUMNS = (to_snake_case(PRESENCE_ID), to_snake_case(SYSTEM_PRESENCE))
 _CODES: Mapping[int, str] = {
     400: "bad.request",
     401: "bad.credentials",
@@ -81,6 +93,11 @@ class _Shape:
     metrics: tuple[str, ...]
     bucket: Interval | None
 
+    @property
+    def has_presences(self) -> bool:
+        """Whether its figures are by the organisation's own presences, which are rows of their own."""
+        return ORGANIZATION_PRESENCE in self.metrics
+
 
 def read_aggregate_query(family: str, body: object) -> ServedQuery:
     """Read the body of a synchronous aggregate query.
@@ -105,9 +122,14 @@ def read_aggregate_query(family: str, body: object) -> ServedQuery:
     if family in SPLIT_FAMILIES and SPLIT_DIMENSION not in shape.group_by:
         shape = replace(shape, group_by=(*shape.group_by, SPLIT_DIMENSION))
     _check_mergeable(shape)
+    if family == _USERS:
+        _check_users(shape)
     payload = _with(payload, shape.group_by, payload.overrides.metrics or ())
     payloads = (payload,)
-    if TARGETED_METRICS.intersection(shape.metrics) and SERVICE_TARGET not in shape.metrics:
+    if shape.has_presences:
+        whole = (*shape.group_by, PRESENCE_ID, SYSTEM_PRESENCE)
+        payloads = tuple(_with(payload, groups, shape.metrics) for groups in (whole, whole[:-1]))
+    elif TARGETED_METRICS.intersection(shape.metrics) and SERVICE_TARGET not in shape.metrics:
         payloads = (_with(payload, shape.group_by, (*shape.metrics, SERVICE_TARGET)), payload)
     return ServedQuery(payloads, partial(_render, shape))
 
@@ -133,6 +155,15 @@ def _check_mergeable(shape: _Shape) -> None:
         )
 
 
+def _check_users(shape: _Shape) -> None:
+    if set(shape.group_by) - {_USER}:
+        raise InvalidQuery("groupBy", f"has more than {_USER}, which is all that users are grouped by: leave it out")
+    if shape.has_presences and len(shape.metrics) > 1:
+        raise InvalidQuery(
+            "metrics", f"has {ORGANIZATION_PRESENCE} beside others, and they are stored apart: ask for it by itself"
+        )
+
+
 def _in_order(fields: Mapping[str, object], name: str) -> tuple[str, ...]:
     """Return the names of a list that was checked, in its order."""
     return tuple(dict.fromkeys(cast("list[str]", fields[name]))) if read_names(fields, name) else ()
@@ -147,26 +178,48 @@ def _render(shape: _Shape, served: ServedRows) -> Mapping[str, object]:
     """Return rows as the vendor's answer; what did not happen is left out."""
     rows = served.rows
     keys = [to_snake_case(name) for name in shape.group_by]
+    presences = [name for name in _PRESENCE_COLUMNS if shape.has_presences and name in rows.schema.names]
     if shape.bucket is not None:
-        rows = _merge(rows, keys, shape)
+        rows = _merge(rows, [*keys, *presences], shape)
     columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in rows.schema.names}
-    measures = [name for name in columns if name not in (*keys, "interval_start", "interval_end")]
-    groups: dict[tuple[str | None, ...], list[dict[str, object]]] = {}
+    measures = [name for name in columns if name not in (*keys, *presences, "interval_start", "interval_end")]
+    groups: dict[tuple[str | None, ...], list[dict[str, Any]]] = {}
     for index in range(rows.num_rows):
         metrics = write_metrics(shape.metrics, {name: columns[name][index] for name in measures})
         if metrics:
             bucket = shape.bucket or Interval(columns["interval_start"][index], columns["interval_end"][index])
             group = tuple(columns[name][index] for name in keys)
-            groups.setdefault(group, []).append({"interval": _format_interval(bucket), "metrics": metrics})
+            data = groups.setdefault(group, [])
+            if not presences:
+                data.append({"interval": _format_interval(bucket), "metrics": metrics})
+                continue
+            metrics = [{**entry, "qualifier": columns[_PRESENCE_COLUMNS[0]][index]} for entry in metrics]
+            interval = _format_interval(bucket)
+            if data and data[-1]["interval"] == interval:
+                data[-1]["metrics"] += metrics
+            else:
+                data.append({"interval": interval, "metrics": metrics})
     return {
+        **_presence_mappings(columns, presences),
         "results": [
             {
                 "group": {name: value for name, value in zip(shape.group_by, group, strict=True) if value is not None},
                 "data": data,
             }
             for group, data in groups.items()
-        ]
+        ],
     }
+
+
+def _presence_mappings(columns: Mapping[str, Sequence[Any]], presences: Sequence[str]) -> Mapping[str, object]:
+    """Return to which of the system's presences those of the rows belong; nothing where the rows do not say it."""
+    if len(presences) < len(_PRESENCE_COLUMNS):
+        return {}
+    found: dict[str, set[str]] = {}
+    for id_, system in zip(*(columns[name] for name in presences), strict=True):
+        if system is not None:
+            found.setdefault(system, set()).add(id_)
+    return {"systemToOrganizationMappings": {system: sorted(ids) for system, ids in sorted(found.items())}}
 
 
 def _merge(rows: pa.Table, keys: Sequence[str], shape: _Shape) -> pa.Table:
@@ -219,7 +272,7 @@ def _page_of_job(
     """Return some groups of an answer; all pages but the last have a cursor to the next."""
     results, size, start = answer["results"], _page_size(body), decode_cursor(parameters.get("cursor"))
     end = start + size
-    page: dict[str, object] = {"results": results[start:end]}
+    page: dict[str, object] = {**answer, "results": results[start:end]}
     if end >= len(results):
         return page, True
     return {**page, "cursor": encode_cursor(end)}, False
