@@ -12,7 +12,11 @@ from typing import Any
 import PureCloudPlatformClientV2 as sdk  # noqa: N813 - the package's own name
 from PureCloudPlatformClientV2.rest import ApiException
 
-_MODELS = {"conversations": "ConversationAggregationQuery", "flows": "FlowAggregationQuery"}
+_MODELS = {
+    "conversations": "ConversationAggregationQuery",
+    "flows": "FlowAggregationQuery",
+    "users": "UserAggregationQuery",
+}
 
 
 def _ask(api: Any, family: str, body: dict[str, Any]) -> Any:

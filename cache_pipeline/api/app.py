@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -69,6 +69,7 @@ from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
 from cache_pipeline.storage.redis.job_events import RedisJobEvents
 from cache_pipeline.vendors.registry import served_apis
+from cache_pipeline.vendors.served import ServedApi
 
 _ROUTERS = (
     report_routes.router,
@@ -222,12 +223,12 @@ def create_app(
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    _handle_errors(app)
+    _handle_errors(app, served)
     _document_problems(app)
     return app
 
 
-def _handle_errors(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI, served: Sequence[ServedApi]) -> None:
     """Return every error as problem details."""
 
     async def render_error(_request: Request, error: Exception) -> Response:
@@ -238,7 +239,7 @@ def _handle_errors(app: FastAPI) -> None:
             return problem_for(error).response()
         remedy = "leave out the slash at the end" if _ends_in_slash(request) else "see /docs or /openapi.json"
         kind, detail = {
-            404: ("no-such-path", f"no such path: {remedy}"),
+            404: ("no-such-path", _find_reason(served, request.url.path) or f"no such path: {remedy}"),
             405: ("method-not-allowed", "this path does not support this method: use one of those in Allow"),
         }.get(error.status_code, ("http", error.detail))
         headers = {**(error.headers or {}), **_allow(request, error.status_code)}
@@ -258,6 +259,11 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, render_http_error)
     for kind in (CachePipelineError, Exception):
         app.add_exception_handler(kind, render_error)
+
+
+def _find_reason(served: Sequence[ServedApi], path: str) -> str | None:
+    """Return why a path of a vendor's is not served, if there is more to say than that."""
+    return next((each.reason for api in served for each in api.unserved if path.startswith(each.prefix)), None)
 
 
 def _ends_in_slash(request: Request) -> bool:

@@ -173,6 +173,19 @@ class ListingPath:
 
 
 @dataclass(frozen=True)
+class UnservedPaths:
+    """Paths that clients may expect, and that stored rows cannot answer.
+
+    Attributes:
+        prefix: What they begin with.
+        reason: Why, and what to do.
+    """
+
+    prefix: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ErrorFacts:
     """What went wrong with a request.
 
@@ -203,6 +216,7 @@ class ServedApi:
         jobs: The paths for queries whose answers are fetched later.
         observations: The paths for questions about the present.
         listings: The paths of listings.
+        unserved: Paths whose refusal says more than that there is no such path.
         correlation_header: The response header that has the id of the request.
         describe_error: Returns the status and body of an error in the vendor's form.
     """
@@ -214,6 +228,7 @@ class ServedApi:
     jobs: tuple[JobPaths, ...]
     observations: tuple[ObservationPath, ...]
     listings: tuple[ListingPath, ...]
+    unserved: tuple[UnservedPaths, ...]
     correlation_header: str
     describe_error: Callable[[ErrorFacts], tuple[int, Mapping[str, object]]]
 

@@ -325,6 +325,24 @@ async def test_refusal_is_the_vendors_error_body(open_api, method, path, body, s
     }
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "word"),
+    [
+        ("POST", "/api/v2/analytics/conversations/details/jobs", "participants"),
+        ("GET", "/api/v2/analytics/conversations/details/jobs/availability", "participants"),
+        ("POST", "/api/v2/analytics/users/details/jobs", "lasted from before"),
+        ("POST", "/api/v2/analytics/surveys/aggregates/query", "time of their events"),
+    ],
+)
+async def test_refusal_says_why_stored_rows_cannot_answer(open_api, method, path, word):
+    async with open_api(*REPORTS, api=KEYS) as api:
+        answer = await api.http.request(method, path, json=BODY, headers=await create_key(api))
+        assert await count_requests(api) == 0
+    assert (answer.status_code, answer.json()["code"]) == (404, "not.found")
+    assert word in answer.json()["message"]
+    assert "/v1/reports/" in answer.json()["message"]
+
+
 _TEXTS = st.text(max_size=20) | st.sampled_from(["PT1H", "queueId", "nOffered", "and", "matches", BODY["interval"]])
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS,

@@ -44,6 +44,7 @@ from cache_pipeline.vendors.served import (
     ServedApi,
     ServedQuery,
     ServedRows,
+    UnservedPaths,
     decode_cursor,
     encode_cursor,
     format_instant,
@@ -56,6 +57,25 @@ if TYPE_CHECKING:
 _SERVED_FAMILIES = tuple(family for family in AGGREGATE_PERMISSIONS if family not in EVENT_TIME_FAMILIES)
 _USERS, _USER = "users", "userId"
 _PRESENCE_COLUMNS = (to_snake_case(PRESENCE_ID), to_snake_case(SYSTEM_PRESENCE))
+_REMEDY = "query a declared report at /v1/reports/REPORT, or have the settings pass the path on to the vendor"
+_UNSERVED = (
+    UnservedPaths(
+        "/api/v2/analytics/conversations/details",
+        f"details of conversations are stored as rows, without participants, sessions and attributes: {_REMEDY}",
+    ),
+    UnservedPaths(
+        "/api/v2/analytics/users/details",
+        "details of users are stored by the bucket in which a presence or status began, so those that lasted from before an "
+        f"interval are not known: {_REMEDY}",
+    ),
+    *(
+        UnservedPaths(
+            f"/api/v2/analytics/{family}/aggregates",
+            f"aggregates of {family} are stored by the time of their events, which is not the vendor's default: {_REMEDY}",
+        )
+        for family in sorted(EVENT_TIME_FAMILIES)
+    ),
+)
 _CODES: Mapping[int, str] = {
     400: "bad.request",
     401: "bad.credentials",
@@ -318,6 +338,7 @@ SERVED_API = ServedApi(
     ),
     observations=SERVED_OBSERVATIONS,
     listings=SERVED_LISTINGS,
+    unserved=_UNSERVED,
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,
 )

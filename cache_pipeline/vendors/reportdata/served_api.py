@@ -124,6 +124,7 @@ SERVED_API = ServedApi(
     ),
     observations=(),
     listings=(),
+    unserved=(),
     correlation_header="ININ-Correlation-Id",
     describe_error=describe_error,
 )
