@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from cache_pipeline.service.export import Exporter
+    from cache_pipeline.service.forget import Receipt
     from cache_pipeline.service.names import Names
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.service.report_service import ReportService
@@ -582,6 +583,65 @@ async def open_service(
             job_pollers=job_pollers,
             retention=retention,
         )
+
+
+async def forget(
+    settings: Settings,
+    reports: Mapping[str, Report],
+    identifier: str,
+    *,
+    pseudonymise: bool,
+    logs: Sequence[Path] = (),
+    dagster_tables: Sequence[str] = (),
+) -> Receipt:
+    """Forget a person in every store of a deployment.
+
+    Args:
+        settings: The settings of the deployment.
+        reports: The declared reports.
+        identifier: An id or an address of the person.
+        pseudonymise: Whether a pseudonym takes the place of the id in rows, which otherwise are removed.
+        logs: Files and folders with logs, besides those of Dagster in the data folder.
+        dagster_tables: The names of Dagster's tables.
+
+    Raises:
+        SettingsError: A URL is missing.
+        CommandError: The id is too short to be searched for, or another process forgets someone.
+    """
+    from cache_pipeline.query.person import Person, pseudonym_of
+    from cache_pipeline.redis_connection import open_redis
+    from cache_pipeline.service.forget import forget_person
+    from cache_pipeline.service.republish import republish
+    from cache_pipeline.storage.personal_files import LogFiles, StagedFiles
+    from cache_pipeline.storage.postgres.history import open_history
+    from cache_pipeline.storage.postgres.personal_data import open_personal_data
+    from cache_pipeline.storage.published.personal_data import PublishedPersonalData
+    from cache_pipeline.storage.redis.personal_data import RedisPersonalData
+
+    # An invalid id is refused before anything is opened.
+    person, url, edge = Person(identifier), settings.required_postgres_url(), open_edge_tier(settings)
+    series = {name: Series(report, settings.tenant) for name, report in reports.items()}
+
+    def publish_again(name: str) -> None:
+        if name in series:
+            with open_history(url) as history:
+                republish(history, edge, series[name], report_columns(reports[name]))
+
+    with open_personal_data(url, reports, dagster_tables) as database:
+        person = Person(identifier, pseudonym_of(identifier, database.salt()), keeps_rows=pseudonymise)
+        async with open_redis(settings.required_redis_url()) as redis:
+            receipt = await forget_person(
+                person,
+                [
+                    StagedFiles(settings.data_dir / "staged"),
+                    database,
+                    PublishedPersonalData(edge, publish_again),
+                    RedisPersonalData(redis),
+                    LogFiles([settings.data_dir / "dagster", *logs]),
+                ],
+            )
+        database.delete_salt()
+    return receipt
 
 
 def migrate_when_available(

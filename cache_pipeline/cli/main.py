@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "doctor": ("doctor:doctor", "Check settings, servers, logins and stores."),
         "edge": ("edge:edge", "Manage the published data sets and the executives' page."),
         "export": ("export:export", "Export history of REPORTS to a warehouse, as far as it has changed."),
+        "forget": ("forget:forget_command", "Forget a person in every store, and print a receipt."),
         "init": ("init:init", "Create a project in DIR, a new or empty folder."),
         "keys": ("keys:keys", "Manage the keys of the HTTP API."),
         "migrate": ("reports:migrate", "Create or update the PostgreSQL tables of the declared reports."),

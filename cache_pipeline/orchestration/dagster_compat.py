@@ -107,3 +107,13 @@ def over_named_jobs(sensor: dg.SensorDefinition, names: Iterable[str]) -> dg.Sen
     sensor.__class__ = _SensorOverNamedJobs
     vars(sensor)["_targets"] = [AutomationTarget(name) for name in names]
     return sensor
+
+
+def instance_tables() -> list[str]:
+    """Return the names of all tables in which an instance keeps runs, events and schedules."""
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+    from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+    from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
+
+    parts = (SqlEventLogStorageMetadata, RunStorageSqlMetadata, ScheduleStorageSqlMetadata)
+    return sorted({name for part in parts for name in part.tables})

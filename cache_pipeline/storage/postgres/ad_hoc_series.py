@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.json import Jsonb
 
 from cache_pipeline.errors import TooManyAdHocSeries
@@ -48,6 +48,12 @@ _FORGET = (
     "DELETE FROM cache_pipeline_state.coverage WHERE report = %(name)s",
     "DELETE FROM cache_pipeline_state.ad_hoc_series WHERE name = %(name)s",
 )
+
+
+def drop_statements(name: str) -> list[Composed]:
+    """Return the statements that drop a series, with its name as their parameter `name`."""
+    table = SQL("DROP TABLE IF EXISTS {}").format(Identifier(HISTORY_SCHEMA, name))
+    return [*(SQL(statement).format() for statement in _FORGET), table]
 
 
 class PostgresAdHocSeries:
@@ -94,9 +100,8 @@ class PostgresAdHocSeries:
             names = [row["name"] for row in rows]
             for name in names:
                 async with connection.transaction():
-                    for statement in _FORGET:
-                        await connection.execute(statement.encode(), {"name": name})
-                    await connection.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(HISTORY_SCHEMA, name)))
+                    for statement in drop_statements(name):
+                        await connection.execute(statement, {"name": name})
         return names
 
     async def all(self, tenant: str | None = None) -> list[AdHocSeriesInfo]:

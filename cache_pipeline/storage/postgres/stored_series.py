@@ -25,7 +25,7 @@ _LIST = """
     ORDER BY c.report, c.tenant, max(upper(c.final + c.provisional)) DESC, c.series
 """
 #: The tables with what is known of a series. The ledger keeps its entries until they are too old.
-_TABLES = ("coverage", "fetch_time", "chunk_result", "truncation_stats", "time_travel", "finality_change")
+SERIES_TABLES = ("coverage", "fetch_time", "chunk_result", "truncation_stats", "time_travel", "finality_change")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SeriesStore:
             if versions and versions[0]:
                 kept = Identifier(VERSIONS_SCHEMA, series.report)
                 connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(kept), [series.id])
-            for name in _TABLES:
+            for name in SERIES_TABLES:
                 known = Identifier(OWN_SCHEMA, name)
                 connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(known), [series.id])
         return deleted

@@ -216,7 +216,7 @@ def _keep_rows(cursor: Any, series: Series, versioned: IntervalSet, at: datetime
     versions, keys = Identifier(VERSIONS_SCHEMA, report.name), ["series", "interval_start", "interval_end"]
     keys += dimension_names(report)
     cursor.execute("SELECT * FROM superseded LIMIT 0")
-    names: list[str] = cursor.fetch_arrow_table().schema.names
+    names: list[str] = cursor.batches().schema.names
 
     def columns(of: str | None, wanted: list[str]) -> Composable:
         return SQL(", ").join(Identifier(of, name) if of else Identifier(name) for name in wanted)

@@ -1,0 +1,74 @@
+"""``cache-pipeline forget``: remove or pseudonymise every trace of a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cache_pipeline.bootstrap import forget, load_reports, migrate_history
+from cache_pipeline.service.forget import REMOVED_BY_TIME, Receipt
+from cache_pipeline.settings import read_settings
+
+
+@click.command("forget")
+@click.argument("identifier", metavar="USER_ID|ADDRESS")
+@click.option(
+    "--pseudonymise",
+    is_flag=True,
+    help="Keep rows, so that totals stay, and put a pseudonym in place of the id, instead of removing them.",
+)
+@click.option(
+    "--logs",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="PATH",
+    help="Files or folders with logs to search too; may be repeated.",
+)
+@click.option("--format", "format_name", type=click.Choice(["table", "json"]), help="Default: a table on a terminal.")
+def forget_command(*, identifier: str, pseudonymise: bool, logs: tuple[Path, ...], format_name: str | None) -> None:
+    """Forget a person in every store, and print a receipt.
+
+    Write - to read the id from standard input, so that it is in no list of processes and no shell's history. The exit code is 1 if
+    something still names the person.
+    """
+    from cache_pipeline.orchestration.dagster_compat import instance_tables
+
+    text = sys.stdin.readline().strip() if identifier == "-" else identifier
+    settings = read_settings()
+    declared = load_reports(settings)
+    migrate_history(settings, declared)
+    receipt = asyncio.run(
+        forget(settings, declared, text, pseudonymise=pseudonymise, logs=logs, dagster_tables=instance_tables())
+    )
+    if format_name == "json" or (format_name is None and not sys.stdout.isatty()):
+        click.echo(json.dumps(receipt.as_document(), indent=1))
+    else:
+        _print_table(receipt)
+    sys.exit(0 if receipt.is_complete else 1)
+
+
+def _print_table(receipt: Receipt) -> None:
+    console = Console()
+    if not receipt.erasures:
+        console.print("Nothing stored names this person.")
+        return
+    table = Table(title="Receipt", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("store", "place", "removed", "replaced", "left", "note"):
+        table.add_column(
+            heading, justify="right" if heading in ("removed", "replaced", "left") else "left", overflow="fold"
+        )
+    for each in receipt.erasures:
+        table.add_row(
+            each.store, each.place, *(f"{count:,}" for count in (each.removed, each.replaced, each.left)), each.note
+        )
+    console.print(table)
+    if receipt.pseudonym:
+        console.print(f"In rows the person is now {receipt.pseudonym}.")
+    console.print("Only time removes:", *(f"- {line}" for line in REMOVED_BY_TIME), sep="\n", highlight=False)

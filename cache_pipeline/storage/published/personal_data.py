@@ -1,0 +1,55 @@
+"""Forgets a person in the published files and their snapshots. Figures of single people are never published as such."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cache_pipeline.query.person import Person
+from cache_pipeline.storage.personal_data import Erasure
+from cache_pipeline.storage.personal_files import table_names
+from cache_pipeline.storage.published.edge_tier import EdgeTier
+from cache_pipeline.storage.published.files import read_any_rows
+from cache_pipeline.storage.published.maintenance import collect_garbage
+
+
+class PublishedPersonalData:
+    """The published data sets of one tenant.
+
+    Args:
+        edge: The edge tier.
+        publish_again: Publishes all of a report again from history, from which the person must be gone.
+    """
+
+    def __init__(self, edge: EdgeTier, publish_again: Callable[[str], None]) -> None:
+        self._edge, self._publish_again = edge, publish_again
+
+    def forget(self, person: Person) -> Iterator[Erasure]:
+        """Publish again what names the person, and delete every file and snapshot that did."""
+        named = self._paths_that_name(person)
+        manifest = self._edge.manifest()
+        affected = [
+            name for name, dataset in manifest.datasets.items() if any(file.path in named for file in dataset.files)
+        ]
+        if not named:
+            yield Erasure("edge", self._edge.store.url)
+            return
+        for name in affected:
+            self._publish_again(name)
+        collect_garbage(self._edge, forget=True)
+        left = self._paths_that_name(person)
+        note = f"publish {', '.join(affected)} again: cache-pipeline edge publish" if left else ""
+        yield Erasure("edge", self._edge.store.url, removed=len(named - left), left=len(left), note=note)
+
+    def _paths_that_name(self, person: Person) -> set[str]:
+        """Return the data files and snapshots that name the person, whether the manifest names them or not."""
+        store, found = self._edge.store, set[str]()
+        with store.translated_errors("looking for a person"):
+            for item in store.list("data"):
+                content = store.get(item.path)
+                if content and table_names(read_any_rows(content[0]), person):
+                    found.add(item.path)
+            for item in store.list("snapshots"):
+                content = store.get(item.path)
+                if content and person.occurs_in(content[0]):
+                    found.add(item.path)
+        return found
