@@ -65,16 +65,11 @@ class Person:
     def _bytes_pattern(self) -> re.Pattern[bytes]:
         return re.compile(self.pattern.encode())
 
-    @cached_property
-    def _text_pattern(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
-
     def occurs_in(self, content: bytes | str | None) -> bool:
         """Return whether a content names the person."""
         if not content:
             return False
-        pattern = self._text_pattern if isinstance(content, str) else self._bytes_pattern
-        return pattern.search(content) is not None  # pyright: ignore[reportArgumentType] - of the content's type
+        return self._bytes_pattern.search(content.encode() if isinstance(content, str) else content) is not None
 
     def replace_in(self, content: bytes) -> tuple[bytes, int]:
         """Return a content with something else in place of the id, and how often it was there."""

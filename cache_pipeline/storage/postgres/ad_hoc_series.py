@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 from psycopg.types.json import Jsonb
 
 from cache_pipeline.errors import TooManyAdHocSeries
@@ -15,7 +15,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.storage.base import AdHocSeriesInfo
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA
 
 _FIND = """
     SELECT metrics FROM cache_pipeline_state.ad_hoc_series WHERE name = %(name)s AND tenant = %(tenant)s
@@ -39,21 +39,20 @@ _EXPIRED = """
     SELECT name FROM cache_pipeline_state.ad_hoc_series
     GROUP BY name HAVING max(last_requested_at) < now() - %(keep)s
 """
-_FORGET = (
-    *(
-        f"DELETE FROM cache_pipeline_state.{table} WHERE series IN"  # noqa: S608 - constants of this module
-        " (SELECT series FROM cache_pipeline_state.coverage WHERE report = %(name)s)"
-        for table in ("fetch_time", "chunk_result", "truncation_stats")
-    ),
-    "DELETE FROM cache_pipeline_state.coverage WHERE report = %(name)s",
-    "DELETE FROM cache_pipeline_state.ad_hoc_series WHERE name = %(name)s",
+_DELETE_KNOWN = SQL(
+    "DELETE FROM {} WHERE series IN (SELECT series FROM cache_pipeline_state.coverage WHERE report = %(name)s)"
 )
 
 
-def drop_statements(name: str) -> list[Composed]:
+def drop_statements(name: str) -> list[Composable]:
     """Return the statements that drop a series, with its name as their parameter `name`."""
-    table = SQL("DROP TABLE IF EXISTS {}").format(Identifier(HISTORY_SCHEMA, name))
-    return [*(SQL(statement).format() for statement in _FORGET), table]
+    known = ("fetch_time", "chunk_result", "truncation_stats")
+    return [
+        *(_DELETE_KNOWN.format(Identifier(OWN_SCHEMA, table)) for table in known),
+        SQL("DELETE FROM cache_pipeline_state.coverage WHERE report = %(name)s"),
+        SQL("DELETE FROM cache_pipeline_state.ad_hoc_series WHERE name = %(name)s"),
+        SQL("DROP TABLE IF EXISTS {}").format(Identifier(HISTORY_SCHEMA, name)),
+    ]
 
 
 class PostgresAdHocSeries:
