@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.json import Jsonb
 
 from cache_pipeline.errors import TooManyAdHocSeries
@@ -44,7 +44,7 @@ _DELETE_KNOWN = SQL(
 )
 
 
-def drop_statements(name: str) -> list[Composable]:
+def drop_statements(name: str) -> list[SQL | Composed]:
     """Return the statements that drop a series, with its name as their parameter `name`."""
     known = ("fetch_time", "chunk_result", "truncation_stats")
     return [
