@@ -71,7 +71,7 @@ def test_compose_names_existing_settings_commands_and_files():
 
 @pytest.mark.parametrize(
     "path",
-    [*UNITS, DEPLOY / "compose/compose.yaml", DEPLOY / "helm/values.yaml", DEPLOY / "datadog/openmetrics.yaml"],
+    [*UNITS, DEPLOY / "compose/compose.yaml", DEPLOY / "helm/values.yaml"],
     ids=lambda path: path.name,
 )
 def test_untested_files_say_so(path):
