@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from cache_pipeline.query.measure_columns import find_measure_problems
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
+from cache_pipeline.query.retention import kept_since
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
@@ -287,6 +288,22 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
 
     declared = [(report, report_columns(report)) for report in reports.values()]
     migrate(settings.required_postgres_url(), declared, settings.tenant, _lookups(declared))
+
+
+def expire_history(settings: Settings, reports: Iterable[Report], now: datetime) -> dict[str, int]:
+    """Delete what reports that declare a retention do not keep any longer; return the number of deleted rows of each.
+
+    Raises:
+        SettingsError: No URL is set.
+        HistoryUnavailable: PostgreSQL cannot be used.
+    """
+    limits = [(report, since) for report in reports if (since := kept_since(report, now)) is not None]
+    if not limits:
+        return {}
+    from cache_pipeline.storage.postgres.expiry import open_expiry
+
+    with open_expiry(settings.required_postgres_url()) as store:
+        return {report.name: store.delete_before(report.name, settings.tenant, since) for report, since in limits}
 
 
 def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:

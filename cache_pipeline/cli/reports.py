@@ -2,7 +2,14 @@
 
 import click
 
-from cache_pipeline.bootstrap import load_all_reports, load_reports, migrate_history, report_schema_text
+from cache_pipeline.bootstrap import (
+    expire_history,
+    load_all_reports,
+    load_reports,
+    migrate_history,
+    report_schema_text,
+    utc_now,
+)
 from cache_pipeline.settings import read_settings
 
 
@@ -23,8 +30,13 @@ def reports(json_schema: bool) -> None:  # noqa: FBT001 - click passes flags by 
 
 @click.command()
 def migrate() -> None:
-    """Create or update the PostgreSQL tables of the declared reports."""
+    """Create or update the PostgreSQL tables of the declared reports.
+
+    Rows older than a report's `retention` are deleted.
+    """
     settings = read_settings()
     declared = load_reports(settings)
     migrate_history(settings, declared)
+    for name, rows in expire_history(settings, declared.values(), utc_now()).items():
+        click.echo(f"{name}: {rows:,} rows deleted that are older than its retention")
     click.echo(f"history is up to date for {len(declared)} reports")

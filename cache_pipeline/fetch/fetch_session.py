@@ -35,7 +35,7 @@ from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import future_interval_error, retention_error
+from cache_pipeline.query.retention import RetentionLimit, future_interval_error, retention_error
 from cache_pipeline.query.schema import ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
@@ -61,7 +61,7 @@ class FetchSession:
         clock: The current time, in UTC.
         poller: Decides when to poll jobs.
         lane: Returns the priority of the next upstream request.
-        retained_since: The instant before which the vendor keeps nothing, or None if that is not known.
+        retention_limit: The instant before which the report or the vendor keeps nothing, or None if there is none.
         refetch: Whether to fetch everything, whatever history holds.
         stores_chunks: Whether each chunk is written to history as soon as it is verified; otherwise the caller stores the
             partitions later.
@@ -78,7 +78,7 @@ class FetchSession:
     clock: Callable[[], datetime]
     poller: JobPoller
     lane: CurrentLane
-    retained_since: datetime | None = None
+    retention_limit: RetentionLimit | None = None
     refetch: bool = False
     stores_chunks: bool = False
     on_stored: OnStored = ignore_stored
@@ -218,7 +218,7 @@ class FetchSession:
         missing = IntervalSet(gap for each in requested for gap in rule.missing(each, coverage))
         gaps = IntervalSet(part for gap in missing if (part := clip_to_now(gap, report, now)))
         for key, span in list(begun.items()):
-            if (error := retention_error(report, gaps & IntervalSet([span]), self.retained_since)) is not None:
+            if (error := retention_error(report, gaps & IntervalSet([span]), self.retention_limit)) is not None:
                 refused.append(FailedPartition(key, span, error))
                 del begun[key]
         held = requested - missing

@@ -260,6 +260,7 @@ async def _fetch_and_stage(
     with reported_failures():
         async with engine.service() as service:
             await asyncio.to_thread(engine.ensure_history_table, report)
+            await asyncio.to_thread(engine.expire_history, report)
             stored = await asyncio.to_thread(service.history.coverage, series)
             done = {} if refetch else staging.final_partitions(series, intervals, stored)
             for partition in done.values():

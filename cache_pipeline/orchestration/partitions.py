@@ -14,6 +14,7 @@ import dagster as dg
 from cache_pipeline.query.calendar import cut_at_boundaries, expand_to_steps, floor_to_step, midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Cadence, Report
+from cache_pipeline.query.retention import kept_since
 
 # An hourly key carries its UTC offset: without it the hour that a clock change repeats would have one key for two hours.
 _FORMATS: Mapping[Cadence, tuple[str, str]] = {
@@ -103,6 +104,8 @@ def partitions_within(partitions: dg.TimeWindowPartitionsDefinition, interval: I
 def final_span(report: Report, partitions: dg.TimeWindowPartitionsDefinition, now: datetime) -> Interval | None:
     """Return the interval of the partitions that can be final by now: the finality delay after their end has passed.
 
+    Partitions that the report does not keep any longer are not among them.
+
     Computed without listing the partitions, because a thousand sensors do so every minute.
     """
     first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
@@ -111,6 +114,8 @@ def final_span(report: Report, partitions: dg.TimeWindowPartitionsDefinition, no
     step = report.partition.step
     end = min(floor_to_step(now - report.freshness.finality_delay, step, report.zone), last.end.astimezone(UTC))
     start = first.start.astimezone(UTC)
+    if (oldest := kept_since(report, now)) is not None:
+        start = max(start, oldest)
     return Interval(start, end) if start < end else None
 
 

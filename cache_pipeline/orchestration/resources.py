@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 
 from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.bootstrap import (
+    expire_history,
     migrate_history,
     open_edge_tier,
     open_exporter,
@@ -144,6 +145,15 @@ class EngineResource(dg.ConfigurableResource[None]):
             # Looking needs no privilege, so a role that may not create tables still works if none is missing.
             if pending_migrations(settings, {report.name: report}):
                 migrate_history(settings, {report.name: report})
+
+    def expire_history(self, report: Report) -> None:
+        """Delete what the report does not keep any longer.
+
+        Raises:
+            Failure: A known error, with its remedy.
+        """
+        with reported_failures():
+            expire_history(self.settings, [report], self.now())
 
     @contextmanager
     def exporter(self, report: Report) -> Generator[Exporter]:

@@ -306,6 +306,11 @@ class Report(BaseModel, frozen=True):
     publish: PublishOptions = Field(
         default_factory=PublishOptions, validate_default=True, description="Where answers are stored and published"
     )
+    retention: PositiveLength | None = Field(
+        None,
+        description="Delete partitions from history that ended longer ago than this, such as P730D, and never fetch them again; "
+        "default: keep all",
+    )
     time_travel: PositiveLength | None = Field(
         None,
         description="Keep superseded final figures for this long, so that an answer can be given as it was known at any time since "
@@ -316,6 +321,15 @@ class Report(BaseModel, frozen=True):
         description="Name of a live report; answers have its figures beside the stored ones if a query asks for that",
     )
     owners: tuple[Owner, ...] = Field((), description="team:name or an e-mail address, shown in Dagster")
+
+    @field_validator("retention")
+    @classmethod
+    def _check_retention(cls, retention: timedelta | None, info: ValidationInfo) -> timedelta | None:
+        fetch: FetchOptions | None = info.data.get("fetch")
+        window = fetch.refetch_window if fetch else None
+        if retention is not None and window is not None and retention < window:
+            raise QueryError("is shorter than fetch.refetch_window, whose figures are still corrected: declare more")
+        return retention
 
     # Each validator sees only those earlier fields that are valid. An invalid field is reported on its own.
     @field_validator("volume_metric")

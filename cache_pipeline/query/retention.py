@@ -1,4 +1,4 @@
-"""Limits on the intervals that a vendor can answer: nothing in the future, and nothing older than its retention.
+"""Limits on the intervals that can be asked for: nothing in the future, nor older than the vendor's or the report's retention.
 
 Such a query is refused before anything is sent. The vendor would answer it with no rows, which looks like a quiet day and
 would overwrite the rows in history.
@@ -6,7 +6,8 @@ would overwrite the rows in history.
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
@@ -19,24 +20,65 @@ def future_interval_error(interval: Interval) -> InvalidInterval:
     return InvalidInterval(f"interval {interval} has not started yet")
 
 
-def retention_error(report: Report, gaps: IntervalSet, retained_since: datetime | None) -> InvalidInterval | None:
-    """Return the error for gaps that start before the vendor's retention, or None if the vendor can answer them all.
+@dataclass(frozen=True)
+class RetentionLimit:
+    """Before which instant a report has no figures.
+
+    Attributes:
+        since: The instant.
+        reason: Who keeps nothing from before it, and where that is set.
+    """
+
+    since: datetime
+    reason: str
+
+
+def kept_since(report: Report, now: datetime) -> datetime | None:
+    """Return the start of the oldest partition that a report keeps, or None if it keeps all of them."""
+    if report.retention is None:
+        return None
+    return floor_to_step(now - report.retention, report.partition.step, report.zone)
+
+
+def retention_limit(report: Report, vendor_keeps: timedelta | None, now: datetime) -> RetentionLimit | None:
+    """Return the later of the limits of a report and of its vendor, or None if there is neither.
+
+    Args:
+        report: The report.
+        vendor_keeps: How long the vendor keeps figures; None if that is unknown.
+        now: The current time.
+    """
+    limits: list[RetentionLimit] = []
+    if vendor_keeps is not None:
+        since = now - vendor_keeps
+        limits.append(
+            RetentionLimit(
+                since,
+                f"{report.platform} keeps nothing from before {format_instant(since.replace(microsecond=0))} "
+                f"({report.account_setting('retention_days')})",
+            )
+        )
+    if (own := kept_since(report, now)) is not None:
+        limits.append(RetentionLimit(own, f"the report keeps nothing from before {format_instant(own)} (retention)"))
+    return max(limits, key=lambda limit: limit.since, default=None)
+
+
+def retention_error(report: Report, gaps: IntervalSet, limit: RetentionLimit | None) -> InvalidInterval | None:
+    """Return the error for gaps that start before the limit of retention, or None if there are none.
 
     Args:
         report: The report that has the gaps.
         gaps: The intervals that the vendor would be asked for.
-        retained_since: The vendor keeps nothing from before this instant. None if that is unknown.
+        limit: The limit; None if there is none.
     """
-    if retained_since is None or not gaps:
+    if limit is None or not gaps:
         return None
-    first = floor_to_step(retained_since, report.step, report.zone)
-    if first < retained_since:
+    first = floor_to_step(limit.since, report.step, report.zone)
+    if first < limit.since:
         first = next_boundary(first, report.step, report.zone)
     lost = next((Interval(part.start, min(part.end, first)) for part in gaps if part.start < first), None)
     if lost is None:
         return None
-    setting = report.account_setting("retention_days")
     return InvalidInterval(
-        f"{report.name} {lost} is not stored, and {report.platform} keeps nothing from before "
-        f"{format_instant(retained_since.replace(microsecond=0))} ({setting}): ask from {format_instant(first)} on"
+        f"{report.name} {lost} is not stored, and {limit.reason}: ask from {format_instant(first)} on"
     )

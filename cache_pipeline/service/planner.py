@@ -23,7 +23,7 @@ from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import retention_error
+from cache_pipeline.query.retention import RetentionLimit, retention_error
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
 from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
@@ -417,14 +417,14 @@ class Planner:
         columns: Returns the columns of a report.
         declared: The reports whose rows may be rolled up to another's.
         tenant: The tenant whose data it reads.
-        retained_since: Returns the instant before which a report's vendor keeps nothing, or None.
+        retention_limit: Returns the instant before which a report or its vendor keeps nothing, or None.
     """
 
     history: History
     columns: Callable[[Report], tuple[Column, ...]]
     declared: Sequence[Report]
     tenant: str
-    retained_since: Callable[[Report], datetime | None]
+    retention_limit: Callable[[Report], RetentionLimit | None]
 
     async def plan(self, query: CanonicalQuery, now: datetime, *, final_only: bool = False) -> Plan:
         """Plan how to answer a query as of now.
@@ -459,7 +459,7 @@ class Planner:
 
     def _check_retention(self, plan: Plan) -> Plan:
         report = plan.query.source_series.report
-        if (error := retention_error(report, plan.to_fetch, self.retained_since(report))) is not None:
+        if (error := retention_error(report, plan.to_fetch, self.retention_limit(report))) is not None:
             raise error
         return plan
 

@@ -19,6 +19,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import RetentionLimit, retention_limit
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import AnswerLimits, CachedAnswers, Hit, Miss, ProgressEvent
@@ -122,10 +123,9 @@ class ReportService:
         """
         return self.adapter(report).columns(report)
 
-    def retained_since(self, report: Report) -> datetime | None:
-        """Return the instant before which a report's vendor keeps nothing, or None if that is not declared."""
-        retention = self.retention.get(report.account_id)
-        return self.clock() - retention if retention else None
+    def retention_limit(self, report: Report) -> RetentionLimit | None:
+        """Return the instant before which a report or its vendor keeps nothing, or None if neither is declared."""
+        return retention_limit(report, self.retention.get(report.account_id), self.clock())
 
     # --- Queries -----------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class ReportService:
 
     @cached_property
     def _planner(self) -> Planner:
-        return Planner(self.history, self.columns, self.declared, self.tenant, self.retained_since)
+        return Planner(self.history, self.columns, self.declared, self.tenant, self.retention_limit)
 
     async def lookup(self, query: CanonicalQuery) -> Hit | Miss:
         """Return the answer if the stores hold it; otherwise the plan to fetch what is missing. Nothing is sent.
@@ -339,7 +339,7 @@ class ReportService:
             clock=self.clock,
             poller=self.job_pollers.get(report.account_id) or JobPoller(),
             lane=lane,
-            retained_since=self.retained_since(report),
+            retention_limit=self.retention_limit(report),
             refetch=refetch,
             stores_chunks=stores_chunks,
             on_stored=self.on_stored,

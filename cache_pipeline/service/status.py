@@ -10,6 +10,7 @@ from enum import StrEnum
 from cache_pipeline.query.calendar import expand_to_steps, floor_to_step, midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import kept_since
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
 
@@ -80,6 +81,8 @@ def missing_partitions(report: Report, coverage: Coverage, now: datetime) -> int
     """
     step, zone = report.partition.step, report.zone
     start = floor_to_step(midnight(report.start, zone), step, zone)
+    if (oldest := kept_since(report, now)) is not None:
+        start = max(start, oldest)
     end = floor_to_step(now - report.freshness.finality_delay - FreshnessRule.of(report).ttl, step, zone)
     if start >= end:
         return 0

@@ -66,9 +66,9 @@ async def test_reported_limits_and_retention_are_kept_to(settings: Settings, ven
         ("details.jobs.rate.per.second", "details jobs", 2),
     }
     async with open_service(settings) as service:
-        assert service.retained_since(REPORT) == pytest.approx(
-            service.clock() - timedelta(days=400), abs=timedelta(minutes=1)
-        )
+        limit = service.retention_limit(REPORT)
+        assert limit is not None
+        assert limit.since == pytest.approx(service.clock() - timedelta(days=400), abs=timedelta(minutes=1))
 
 
 @pytest.mark.parametrize("vendor", [TOLD], indirect=True)

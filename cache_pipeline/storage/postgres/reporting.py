@@ -93,7 +93,9 @@ class ReportView:
     @property
     def comment(self) -> str:
         """The comment on the view."""
-        return f"{self.series.report.description}. Made by cache-pipeline migrate, definition {self.digest}"
+        retention = self.series.report.retention
+        kept = "" if retention is None else f" Partitions are deleted {retention.days} days after their end."
+        return f"{self.series.report.description}.{kept} Made by cache-pipeline migrate, definition {self.digest}"
 
     def statements(self) -> list[Composed]:
         """Return the statements that create the view; it must not exist."""
