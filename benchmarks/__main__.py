@@ -70,6 +70,12 @@ def _keys(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _limits(progress: ProgressCallback) -> Result:
+    from benchmarks.limits import measure
+
+    return measure(progress)
+
+
 def _live(progress: ProgressCallback) -> Result:
     from benchmarks.live import measure
 
@@ -146,6 +152,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "history": _history,
         "jobs": _jobs,
         "keys": _keys,
+        "limits": _limits,
         "live": _live,
         "memory": _memory,
         "polling": _polling,
