@@ -1,7 +1,7 @@
 """Call methods of the vendor's own SDK at several hosts, in a separate process, and print all answers as JSON.
 
 The SDK watches HOME and reads settings at import, so HOME must be an empty folder. Standard input has `hosts`, each with `url`,
-`id` and `secret`, and `calls`, each with `api`, `method`, and perhaps `body` and `options`.
+`id` and `secret`, and `calls`, each with `api`, `method`, and perhaps `arguments` and `options`.
 """
 
 import json
@@ -23,7 +23,7 @@ def _log_in(host: dict[str, str]) -> Any:
 def _call(client: Any, call: dict[str, Any]) -> Any:
     method = getattr(getattr(sdk, call["api"])(client), call["method"])
     try:
-        answer = method(*([call["body"]] if "body" in call else []), **call.get("options", {}))
+        answer = method(*call.get("arguments", []), **call.get("options", {}))
     except ApiException as error:
         return {"status": error.status, "body": json.loads(error.body)}
     return _without_null(json.loads(answer.to_json()))

@@ -3,10 +3,7 @@
 import asyncio
 import gzip
 import json
-import os
-import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,28 +21,15 @@ from cache_pipeline.settings import ApiSettings, Settings, VendorAccount
 from cache_pipeline_tests.api.conftest import account
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_served import served
+from cache_pipeline_tests.api.test_vendor_listings import call_by_sdk, simulator
 from cache_pipeline_tests.api.test_vendor_paths import KEYS, REPORTS, count_requests, credentials
 from cache_pipeline_tests.test_path_patterns import TRICKS
 
-PROGRAM = Path(__file__).with_name("sdk_call.py")
 LIMITS = "/api/v2/organizations/limits/namespaces"
 EVALUATIONS = "/api/v2/analytics/evaluations/aggregates/query"
 PASSED = [f"GET {LIMITS}/*", f"POST {EVALUATIONS}", "GET /api/v2/teapots/**", "DELETE /api/v2/teapots/old"]
 GENESYS = {"genesys": {"pass_through": PASSED}}
 ERROR_FIELDS = {"message", "code", "status", "contextId", "details", "errors"}
-
-
-async def call_by_sdk(home: Path, url: str, login: dict[str, str], calls: list[dict[str, Any]]) -> list[Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "ignore", str(PROGRAM)),
-        env={**os.environ, "HOME": str(home)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate(json.dumps({"url": url, **login, "calls": calls}).encode())
-    assert process.returncode == 0, errors.decode()
-    return json.loads(output.decode().splitlines()[-1])
 
 
 async def test_sdk_gets_from_us_what_only_the_vendor_has(open_api, tmp_path):
@@ -55,10 +39,9 @@ async def test_sdk_gets_from_us_what_only_the_vendor_has(open_api, tmp_path):
         {"api": "OrganizationApi", "method": "get_organizations_me", "arguments": []},
     ]
     async with open_api(*REPORTS, api=KEYS, account_changes=GENESYS) as api, served(api.app) as url:
-        simulator = {"id": "demo-client", "secret": "demo-secret"}
-        of_vendor = await call_by_sdk(tmp_path, str(api.vendor.base_url), simulator, calls)
+        (of_vendor,) = await call_by_sdk(tmp_path, [simulator(api)], calls)
         requests = await count_requests(api)
-        ours = await call_by_sdk(tmp_path, url, await credentials(api), calls)
+        (ours,) = await call_by_sdk(tmp_path, [{"url": url, **await credentials(api)}], calls)
         assert await count_requests(api) == requests + 2
     assert ours[0] == of_vendor[0]
     assert ours[0]["entities"]

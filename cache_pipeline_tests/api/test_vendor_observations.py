@@ -35,12 +35,12 @@ def _matches(dimension: str, value: str) -> dict[str, Any]:
 def _corpus(queues: Sequence[str], users: Sequence[str]) -> list[dict[str, Any]]:
     def queue_query(filter_: Mapping[str, Any], *metrics: str) -> dict[str, Any]:
         body = {"filter": filter_, "metrics": list(metrics) or _METRICS}
-        return {"api": "AnalyticsApi", "method": "post_analytics_queues_observations_query", "body": body}
+        return {"api": "AnalyticsApi", "method": "post_analytics_queues_observations_query", "arguments": [body]}
 
     def user_query(*chosen: str) -> dict[str, Any]:
         predicates = [_matches("userId", user) for user in chosen]
         body = {"filter": {"type": "or", "predicates": predicates}, "metrics": ["oActiveQueues", "oMemberQueues"]}
-        return {"api": "AnalyticsApi", "method": "post_analytics_users_observations_query", "body": body}
+        return {"api": "AnalyticsApi", "method": "post_analytics_users_observations_query", "arguments": [body]}
 
     some = [_matches("queueId", queue) for queue in queues[:2]]
     of_some = {"type": "or", "predicates": some}

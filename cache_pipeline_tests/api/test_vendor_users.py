@@ -83,7 +83,8 @@ async def test_sdk_gets_the_vendors_answers(open_api, tmp_path, reports):
         api.start_worker()
         bodies = _bodies(list((await api.vendor.get("/simulator/directory")).json()["users"]))
         calls = [
-            {"api": "AnalyticsApi", "method": "post_analytics_users_aggregates_query", "body": body} for body in bodies
+            {"api": "AnalyticsApi", "method": "post_analytics_users_aggregates_query", "arguments": [body]}
+            for body in bodies
         ]
         async with served(api.app) as url:
             ours = {"url": url, **await credentials(api)}
