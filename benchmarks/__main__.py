@@ -136,6 +136,12 @@ def _startup(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _time_travel(progress: ProgressCallback) -> Result:
+    from benchmarks.time_travel import measure
+
+    return measure(progress)
+
+
 def _trace(progress: ProgressCallback) -> Result:
     from benchmarks.trace.benchmark import measure
 
@@ -163,6 +169,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "sparse": _sparse,
         "stampede": _stampede,
         "startup": _startup,
+        "time-travel": _time_travel,
         "trace": _trace,
     }
 )

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -91,3 +92,47 @@ def test_series_that_cannot_be_dropped_is_refused(run_series, capsys, which, pro
         run_series("drop", current.id if which == "current" else "0" * 32)
     assert ended.value.code == 2
     assert problem in capsys.readouterr().err
+
+
+def test_changes_show_both_values_and_their_fetches(run_series, tmp_path, capsys):
+    path = tmp_path / "queue_day.yaml"
+    with pytest.raises(SystemExit):
+        run_series("changes", "queue_day", "2026-01-05/P1D")
+    assert "declare time_travel" in capsys.readouterr().err
+    path.write_text(path.read_text() + "\ntime_travel: P90D\n")
+    settings = read_settings()
+    reports = load_reports(settings)
+    migrate_history(settings, reports)
+    report = reports["queue_day"]
+    interval = Interval.parse("2026-01-05/P1D", report.zone)
+    columns = report_columns(report)
+    figure = next(column.name for column in columns if column.kind == "integer")
+    with open_history(settings.required_postgres_url()) as history:
+        for fetch, queues in enumerate(({"q1": 5, "q2": 3}, {"q1": 7, "q3": 1})):
+            rows = [
+                {
+                    "interval_start": interval.start,
+                    "interval_end": interval.end,
+                    **{column.name: None if column.kind == "dimension" else 0 for column in columns},
+                    "queue_id": queue,
+                    figure: value,
+                }
+                for queue, value in queues.items()
+            ]
+            table = pa.Table.from_pylist(rows, to_arrow_schema(columns))
+            known = IntervalSet([interval])
+            at = FetchTime(known, interval.end + timedelta(days=fetch))
+            history.replace(
+                Replacement(Series(report), known, IntervalSet(), Rows.from_table(table), interval.end, (at,))
+            )
+    found = json.loads(run_series("changes", "queue_day", "2026-01-05/P1D"))
+    shown = {
+        each["group"]["queue_id"]: tuple(values and values[figure] for values in (each["before"], each["after"]))
+        for each in found
+    }
+    assert shown == {"q1": (5, 7), "q2": (3, None), "q3": (None, 1)}
+    [changed] = [each for each in found if each["group"]["queue_id"] == "q1"]
+    assert datetime.fromisoformat(changed["refetchedAt"]) - datetime.fromisoformat(changed["fetchedAt"]) == timedelta(
+        days=1
+    )
+    assert json.loads(run_series("changes", "queue_day", "2026-01-05/P1D", "--since", "2126-01-01T00:00:00Z")) == []
