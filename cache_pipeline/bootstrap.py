@@ -31,7 +31,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
 from cache_pipeline.query.retention import kept_since
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
-from cache_pipeline.query.series import Series
+from cache_pipeline.query.series import DEFAULT_TENANT, Series
 from cache_pipeline.settings import ACCOUNT_NAME, Settings, VendorAccount, account_ids
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.declaration_rules import (
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from cache_pipeline.service.report_service import ReportService
     from cache_pipeline.storage.base import HotTier
     from cache_pipeline.storage.published import EdgeTier
+    from cache_pipeline.storage.published.iceberg import Registration
     from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
     from cache_pipeline.upstream.quota import Quota, QuotaPolicy
     from cache_pipeline.vendors.base import VendorAdapter
@@ -333,6 +334,22 @@ def open_edge_tier(settings: Settings) -> EdgeTier:
     from cache_pipeline.storage.published import EdgeTier
 
     return EdgeTier(settings.edge_store_url, utc_now, settings.tenant)
+
+
+def register_published(settings: Settings, edge: EdgeTier) -> list[Registration]:
+    """Register the published files in the Iceberg catalogue that the settings name; without one, nothing is done.
+
+    Raises:
+        EdgeStoreError: The catalogue or the store cannot be used.
+    """
+    if settings.iceberg_catalog_url is None:
+        return []
+    from cache_pipeline.storage.published.iceberg import IcebergCatalog
+
+    store_url = settings.edge_store_url.rstrip("/")
+    namespace = "cache_pipeline" if settings.tenant == DEFAULT_TENANT else f"cache_pipeline_{settings.tenant}"
+    catalog = IcebergCatalog(settings.iceberg_catalog_url.get_secret_value(), store_url, namespace)
+    return catalog.register(edge, f"{store_url}/v1/{settings.tenant}")
 
 
 def _upstream_config(account_id: str, account: VendorAccount, vendor: VendorSpec[Any]) -> UpstreamConfig:

@@ -317,6 +317,8 @@ class Settings(BaseSettings):
         reports_dir: The folder of report declarations.
         edge_url: The edge store: ``file://``, ``s3://``, ``gs://`` or ``az://``.
         edge_public_url: The public address of the tenant's folder, as readers fetch it through the CDN. A sensor reads it back.
+        iceberg_catalog_url: A database with an Iceberg catalogue, ``postgresql://`` or ``sqlite:///file``, in which published files
+            are registered; requires the extra ``iceberg``.
         warehouse_url: The warehouse that history is exported to, with credentials if it needs any: ``duckdb:///file``,
             ``postgresql://``, ``mssql://``, ``snowflake://``, ``bigquery://project``, or a folder of Parquet files, ``file://``,
             ``s3://``, ``gs://`` or ``az://``. ``?dataset=name`` names the schema or folder.
@@ -362,6 +364,7 @@ class Settings(BaseSettings):
     reports_dir: Path = Path("reports")
     edge_url: str | None = None
     edge_public_url: str | None = None
+    iceberg_catalog_url: SecretStr | None = None
     warehouse_url: SecretStr | None = None
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     accounts: dict[_Name, dict[_Name, VendorAccount]] = Field(default_factory=dict)

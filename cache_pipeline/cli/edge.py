@@ -12,7 +12,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names, report_columns, utc_now
+from cache_pipeline.bootstrap import (
+    load_reports,
+    open_edge_tier,
+    open_stored_names,
+    register_published,
+    report_columns,
+    utc_now,
+)
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page
@@ -67,6 +74,7 @@ def publish(reports: tuple[str, ...], interval: str | None, *, everything: bool,
                 click.echo(_describe_result(report.name, result))
         with open_stored_names(settings) as stored:
             names = published_names(tier, declared, stored)
+        register_published(settings, tier)
     uploaded = publish_page(tier.store, names)
     click.echo(f"page: {uploaded} objects uploaded; open {page_address(settings)}")
 
@@ -93,11 +101,26 @@ def verify_command() -> None:
     click.echo(f"all {len(files)} files match the manifest, {size:,} bytes")
 
 
+@edge.command()
+def register() -> None:
+    """Register the published files in the Iceberg catalogue of CACHE_PIPELINE_ICEBERG_CATALOG_URL, as publishing does."""
+    settings = read_settings()
+    if settings.iceberg_catalog_url is None:
+        raise CommandError(
+            "CACHE_PIPELINE_ICEBERG_CATALOG_URL is not set: set it to a database, such as sqlite:////data/catalog.db"
+        )
+    for each in register_published(settings, open_edge_tier(settings)):
+        click.echo(f"{each.table}: {each.added} files added, {each.removed} removed; {each.metadata}")
+
+
 @edge.command("rollback")
 @click.argument("snapshot")
 def rollback_command(snapshot: str) -> None:
     """Restore the manifest of SNAPSHOT (see `edge ls --snapshots`)."""
-    uploaded = rollback(open_edge_tier(read_settings()), snapshot)
+    settings = read_settings()
+    tier = open_edge_tier(settings)
+    uploaded = rollback(tier, snapshot)
+    register_published(settings, tier)
     click.echo(f"rolled back to snapshot {snapshot}; the manifest is now snapshot {uploaded}")
 
 

@@ -130,6 +130,7 @@ class EdgeIOManager(_TierIOManager):
             Failure: History lacks a part. What it holds is published, and the rest is not marked as complete.
         """
         published = asyncio.run(self._publish(context, obj, Tier.edge))
+        self.engine.register_published()
         context.add_output_metadata(
             {
                 "run total": f"{published.rows:,} rows",

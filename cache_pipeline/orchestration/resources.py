@@ -18,6 +18,7 @@ from cache_pipeline.bootstrap import (
     open_exporter,
     open_service,
     pending_migrations,
+    register_published,
     utc_now,
 )
 from cache_pipeline.fetch.staging import Staging
@@ -168,6 +169,15 @@ class EngineResource(dg.ConfigurableResource[None]):
     def edge(self) -> EdgeTier:
         """Return the edge tier."""
         return open_edge_tier(self.settings)
+
+    def register_published(self) -> None:
+        """Register the published files in the Iceberg catalogue, if the settings name one.
+
+        Raises:
+            Failure: A known error, with its remedy.
+        """
+        with reported_failures():
+            register_published(self.settings, self.edge())
 
     async def recent_demand(self) -> list[Demand]:
         """Return what was requested through the API in this hour and the last.
