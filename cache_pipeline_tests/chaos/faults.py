@@ -7,6 +7,8 @@ from dataclasses import dataclass
 KILL_TARGETS = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "rabbitmq")
 #: Servers whose connections go through a proxy.
 PROXY_TARGETS = ("vendor", "redis", "postgres", "rabbitmq")
+#: States in which Redis still answers: a demoted primary, a full memory, and the loss of all data.
+REDIS_STATES = ("read_only", "full", "emptied")
 #: Faults of the simulated vendor, each with the most requests or jobs it affects.
 VENDOR_FAULTS = {
     "throttle": 4,
@@ -34,7 +36,8 @@ class Fault:
 
     Attributes:
         at: Seconds since the beginning of the run.
-        kind: One of kill, cut, stall, slow, disk, fault (of the vendor), truncation, restatement.
+        kind: One of kill, cut, stall, slow, disk, read_only, full, emptied (of Redis), fault (of the vendor), truncation,
+            restatement.
         target: Process, proxied server or vendor fault.
         seconds: Duration; for a killed process, the time until it is started again.
         amount: Seconds of delay each way (slow), number of requests or jobs (fault), rows left (truncation), or age
@@ -83,6 +86,7 @@ def _shuffled_deck(rng: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("fault", name, 0.0, float(rng.randint(1, most))) for name, most in VENDOR_FAULTS.items()]
     cards += [("truncation", "answers", rng.uniform(12.0, 20.0), float(TRUNCATED_ROWS))]
     cards += [("restatement", "final figures", 0.0, float(rng.randint(*RESTATED_DAYS_AGO)))]
+    cards += [(state, "redis", rng.uniform(0.5, 4.0), 0.0) for state in REDIS_STATES]
     cards += [("disk", "edge", rng.uniform(2.0, 5.0), 0.0)]
     # Workers hold the leases, so they are killed twice as often.
     cards += [("kill", target, rng.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2")]

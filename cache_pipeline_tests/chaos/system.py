@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis.asyncio
 import yaml
 
 from cache_pipeline.query.interval import Interval
@@ -144,6 +145,9 @@ class System:
             "stall": self._degrade_connection,
             "slow": self._degrade_connection,
             "disk": self._fill_disk,
+            "read_only": self._change_redis,
+            "full": self._change_redis,
+            "emptied": self._change_redis,
             "fault": self._inject_vendor_fault,
             "truncation": self._truncate,
             "restatement": self._restate,
@@ -181,6 +185,19 @@ class System:
         self.disk.fill(self.dagster)
         await asyncio.sleep(fault.seconds)
         self.disk.free()
+
+    async def _change_redis(self, fault: Fault) -> None:
+        change, undo = {
+            "read_only": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+            "full": (("CONFIG", "SET", "maxmemory", "1mb"), ("CONFIG", "SET", "maxmemory", "0")),
+            "emptied": (("FLUSHALL",), ("PING",)),
+        }[fault.kind]
+        # Not through the proxy, whose faults are its own.
+        url = self.stores.redis_url(self.stores.redis_port)
+        async with redis.asyncio.Redis.from_url(url) as client:
+            await client.execute_command(*change)
+            await asyncio.sleep(fault.seconds)
+            await client.execute_command(*undo)
 
     async def _inject_vendor_fault(self, fault: Fault) -> None:
         await self._set_faults({fault.target: int(fault.amount)})
