@@ -22,21 +22,32 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     header_timeout = HEADER_TIMEOUT_SECONDS
     max_connections = MAX_CONNECTIONS
-    _deadline: asyncio.TimerHandle | None = None
+    header_deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse the connection if there are too many; otherwise wait for a request, but not for long."""
+        """Wait for a request, but not for long. If there are too many connections, end the one that has waited longest.
+
+        Otherwise a few hundred connections that send nothing would keep everybody else out. If all are being answered, this one
+        is refused.
+        """
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            transport.abort()
-            return
+            waiting = {
+                each: each.header_deadline.when()
+                for each in self.connections
+                if isinstance(each, BoundedHttpProtocol) and each.header_deadline is not None
+            }
+            oldest = min(waiting, key=waiting.__getitem__, default=self)
+            oldest.end()
+            if oldest is self:
+                return
         self._expect_header()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request; end the connection if its header is too large."""
         # The first bytes of the next request of a connection that was kept alive.
-        is_first = self._deadline is None and self._is_idle
+        is_first = self.header_deadline is None and self._is_idle
         self._header_bytes = len(data) + (0 if is_first else self._header_bytes)
         super().data_received(data)
         if not self._is_idle:
@@ -59,6 +70,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._forget_deadline()
         super().connection_lost(exc)
 
+    def end(self) -> None:
+        """End the connection at once."""
+        self._forget_deadline()
+        self.transport.abort()
+
     @property
     def _is_idle(self) -> bool:
         """Whether no request is being answered, so that whatever arrives belongs to the header of the next one."""
@@ -66,12 +82,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _expect_header(self) -> None:
-        self._deadline = self.loop.call_later(self.header_timeout, self._refuse)
+        self.header_deadline = self.loop.call_later(self.header_timeout, self._refuse)
 
     def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self.header_deadline is not None:
+            self.header_deadline.cancel()
+            self.header_deadline = None
 
     def _refuse(self) -> None:
         self._forget_deadline()
