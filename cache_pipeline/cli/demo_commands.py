@@ -1,23 +1,29 @@
 """The commands ``cache-pipeline demo`` and ``cache-pipeline dev``."""
 
 import socket
+import subprocess
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from cache_pipeline.bootstrap import load_all_reports
 from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest, run_demo_environment
 from cache_pipeline.cli.demo_page import serving_page, write_page
+from cache_pipeline.cli.demo_story import print_addresses, print_story
 from cache_pipeline.cli.serve import run_local_api
 from cache_pipeline.cli.signals import terminated_like_interrupted
 from cache_pipeline.errors import CommandError
+from cache_pipeline.upstream.http import httpx
 
 _DAY = click.DateTime(["%Y-%m-%d"])
+_START_SECONDS = 120.0
 
 
 def _demo_request(
@@ -33,7 +39,12 @@ _DEMO_OPTIONS = (
         help="Replay the volumes of a CSV file with the columns start and calls.",
     ),
     click.option("--arrivals-zone", default="UTC", show_default=True, help="Time zone of that file."),
-    click.option("--from", "first", type=_DAY, help="First day (default: seven days before TO)."),
+    click.option(
+        "--from",
+        "first",
+        type=_DAY,
+        help="First day (default: four weeks before TO, or one for reports with partitions of an hour).",
+    ),
     click.option("--to", "end", type=_DAY, help="Day after the last day (default: today)."),
 )
 
@@ -53,7 +64,7 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
     with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as demo:
         succeeded = _run_demo(demo, console)
     console.print(
-        "Next: [bold]make dev[/] for the same with the Dagster UI; edit reports/ to change what is fetched",
+        "Next: [bold]make dev[/] for the same with the Dagster UI, the live page and the HTTP API; edit reports/ to change what is fetched",
         highlight=False,
     )
     if not succeeded:
@@ -67,8 +78,14 @@ def _run_demo(demo: DemoEnvironment, console: Console) -> bool:
     path = write_report(report, demo.settings.data_dir.parent)
     console.print(f"Written to {path}; published Parquet in {demo.settings.data_dir / 'edge'}", highlight=False)
     page = write_page(demo.settings)
+    print_story(demo, report, console)
     if page:
-        console.print(f"The executives' page as one file, to open or send: [bold]{page.as_uri()}[/]", highlight=False)
+        link = page.as_uri()
+        console.print(
+            f"The executives' page as one file, to open or send: [bold link={link}]{link}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
     return report.succeeded
 
 
@@ -98,14 +115,16 @@ def dev(
     first: datetime | None,
     end: datetime | None,
 ) -> None:
-    """Run the demo, then serve the Dagster UI and the HTTP API until Ctrl-C."""
+    """Run the demo, then serve the Dagster UI and the HTTP API until Ctrl-C.
+
+    The sensors that keep the reports current are running.
+    """
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     for each in (port, api_port):
         _free_port(each)
     with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as demo:
         _run_demo(demo, console)
-        console.print(f"\nDagster UI: http://127.0.0.1:{port} (ready in about twenty seconds); Ctrl-C stops everything")
-        console.print(f"Simulated vendor: {demo.simulator_url}/simulator/counters", highlight=False)
+        console.print("Starting the Dagster UI, the HTTP API and a worker, which takes about twenty seconds …")
         # `dg dev`, which Dagster recommends, makes its own workspace and ignores workspace.yaml.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         dagster = [
@@ -119,18 +138,58 @@ def dev(
             "127.0.0.1",
             "-p",
             str(port),
+            # What the screen says would soon be gone above the ticks of the sensors.
+            *("--log-level", "warning", "--code-server-log-level", "warning"),
         ]
         command = [sys.executable, *dagster]
         with (
             serving_page(demo.settings) as page,
-            run_local_api(demo.environment, demo.folder, api_port, console),
-            start_bound_child(command, demo.environment, folder=demo.folder) as process,
+            run_local_api(demo.environment, demo.folder, api_port) as api,
+            start_bound_child(
+                command, {**demo.environment, "CACHE_PIPELINE_SENSORS": "running"}, folder=demo.folder
+            ) as process,
         ):
-            if page:
-                console.print(f"The executives' page: {page}", highlight=False)
+            dagster_ui = f"http://127.0.0.1:{port}"
+            _wait_until_up(process, [f"{dagster_ui}/server_info", f"{api}/readyz"])
+            if process.poll() is None:
+                print_addresses(_addresses(demo, dagster_ui, api, page), console)
             code = process.wait()
     if code:
         raise CommandError(f"dagster dev ended with code {code}; see its output above")
+
+
+def _wait_until_up(process: "subprocess.Popen[str]", urls: Sequence[str]) -> None:
+    """Wait until all URLs answer, but no longer than the process runs, and for two minutes at most."""
+    deadline, missing = time.monotonic() + _START_SECONDS, list(urls)
+    while missing and process.poll() is None and time.monotonic() < deadline:
+        try:
+            httpx.get(missing[0], timeout=5).raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.5)
+        else:
+            missing.pop(0)
+
+
+def _addresses(demo: DemoEnvironment, dagster_ui: str, api: str, page: str | None) -> list[tuple[str, str, str]]:
+    """Return what there is to see, each with its address and one line about it."""
+    reports, live_reports = load_all_reports(demo.settings)
+    found = [("Dagster", dagster_ui, "assets, partitions, checks and runs; its sensors fetch what becomes due")]
+    if live_reports:
+        found.append(("Live", f"{api}/live", "who waits now, by queue, fresh to a second"))
+    if page:
+        found.append(("Executives", page, "weeks compared, from published files alone"))
+    found += [
+        ("Operations", f"{api}/operations", "reports by day, quota, jobs, and what today's requests saved"),
+        ("API", f"{api}/docs", "every request, to try; no key is needed on this machine"),
+    ]
+    if report := reports.get("queue_day") or next(iter(reports.values()), None):
+        _, end = demo.days(report)
+        query = f"{api}/v1/reports/{report.name}?interval={end - timedelta(days=1)}/{end}&names=true"
+        found.append(("A query", query, "yesterday with names; add -H 'Accept: text/csv' with curl for CSV"))
+    found.append(
+        ("Vendor", f"{demo.simulator_url}/simulator", "the simulated vendor: what it was asked, and what it refuses")
+    )
+    return found
 
 
 def _free_port(port: int) -> None:

@@ -23,7 +23,7 @@ from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.cli.project_files import read_project_file
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.errors import CommandError
-from cache_pipeline.query.report import DEFAULT_ACCOUNT, Report, account_setting
+from cache_pipeline.query.report import DEFAULT_ACCOUNT, Cadence, Report, account_setting
 from cache_pipeline.settings import Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator.server import running_simulator
 from cache_pipeline.simulator.settings import SIMULATED_VENDORS, TRUNCATED_DAYS, SimulatorSettings
@@ -33,6 +33,8 @@ _PREFIX = "CACHE_PIPELINE_"
 _TEST_PREFIX = "CACHE_PIPELINE_TEST_"
 _CLIENTS = 4
 _EASTMOST = timedelta(hours=14)
+#: Enough for a week to be compared with the one before, in reports that take few requests for it, and the days of others.
+WEEKS, _WEEK = timedelta(days=28), timedelta(days=7)
 #: Longer than the simulated vendor's watermark lags and the reports' settle time: by then a day's figures are final.
 _SETTLED = timedelta(minutes=20)
 
@@ -44,7 +46,7 @@ class DemoRequest:
     Attributes:
         arrivals: The file of real volumes, or None for simulated ones.
         arrivals_zone: The time zone of its wall clock.
-        first_day: The first local day to backfill; by default seven before the end.
+        first_day: The first local day to backfill; by default four weeks before the end, or one of reports by quarter of an hour.
         end_day: The local day after the last; by default today, as it is in each report's zone.
     """
 
@@ -67,11 +69,17 @@ class DemoRequest:
         if first >= end:
             raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
 
-    def days(self, now: datetime, zone: ZoneInfo) -> tuple[date, date]:
-        """Return the first day in a report's zone and the day after the last; only days that have ended and settled there."""
+    def days(self, now: datetime, zone: ZoneInfo, length: timedelta = WEEKS) -> tuple[date, date]:
+        """Return the first day in a report's zone and the day after the last; only days that have ended and settled there.
+
+        Args:
+            now: The current time.
+            zone: The report's time zone.
+            length: How many days there are if the first is not given.
+        """
         today = (now - _SETTLED).astimezone(zone).date()
         end = min(self.end_day or today, today)
-        return self.first_day or end - timedelta(days=7), end
+        return self.first_day or end - length, end
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class DemoEnvironment:
 
     def days(self, report: Report) -> tuple[date, date]:
         """Return the first local day of a report's backfill, and the one after the last."""
-        return self.request.days(self.now, report.zone)
+        return self.request.days(self.now, report.zone, _WEEK if report.partition is Cadence.hour else WEEKS)
 
 
 class _ProjectFolders(BaseSettings):
@@ -169,7 +177,12 @@ def run_demo_environment(request: DemoRequest, now: datetime) -> Generator[DemoE
             **{account_setting(f"{name}/{DEFAULT_ACCOUNT}"): account for name in SIMULATED_VENDORS},
             "DAGSTER_HOME": str(home),
         }
-        if request.arrivals is not None and request.first_day is not None and request.end_day is not None:
+        if request.arrivals is None:
+            # Otherwise the sensors of `dev` would first fetch a hundred days.
+            first, _ = request.days(now, ZoneInfo("UTC"))
+            weeks_ago = (now - WEEKS).date()
+            added["CACHE_PIPELINE_PARTITIONS_FROM"] = min(first, weeks_ago).isoformat()
+        elif request.first_day is not None and request.end_day is not None:
             added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.first_day.isoformat()
             added["CACHE_PIPELINE_PARTITIONS_TO"] = request.end_day.isoformat()
         vendor = VendorAccount.model_validate_json(account)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from cache_pipeline.api.server import run_worker, serve_api
 from cache_pipeline.bootstrap import load_reports, migrate_when_available
@@ -58,28 +57,19 @@ def worker() -> None:
 
 
 @contextmanager
-def run_local_api(environment: Mapping[str, str], folder: Path, port: int, console: Console) -> Generator[None]:
-    """Run an API process and a worker on loopback, without API keys, while the block lasts.
+def run_local_api(environment: Mapping[str, str], folder: Path, port: int) -> Generator[str]:
+    """Run an API process and a worker on loopback, without API keys, while the block lasts, and yield the API's URL.
 
     Args:
         environment: The environment variables of both.
         folder: Their working folder.
         port: The API's port.
-        console: Where the API's address is printed.
     """
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
     # The API listens on loopback only and serves a simulator's figures, so a first look needs no key.
-    added = {**environment, "CACHE_PIPELINE_API__AUTH": "off"}
+    added = {**environment, "CACHE_PIPELINE_API__AUTH": "off", "CACHE_PIPELINE_API__PUSH": "true"}
     with (
         start_bound_child([*command, "api", "--port", str(port)], added, folder=folder),
         start_bound_child([*command, "worker"], added, folder=folder),
     ):
-        url = f"http://127.0.0.1:{port}"
-        console.print(f"Operations: {url}/operations (reports by day, quota, jobs, what was saved)", highlight=False)
-        console.print(f"HTTP API: {url}/docs (no API key needed, this machine only); for example", highlight=False)
-        console.print(
-            f"  curl -i -H 'Prefer: wait=30' '{url}/v1/reports/queue_day?interval=2026-11-16/2026-11-17'",
-            highlight=False,
-            soft_wrap=True,
-        )
-        yield
+        yield f"http://127.0.0.1:{port}"

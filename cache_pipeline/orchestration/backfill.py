@@ -17,8 +17,8 @@ from cache_pipeline.bootstrap import load_reports
 from cache_pipeline.errors import QueryError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
-from cache_pipeline.orchestration.dagster_compat import reuse_connections, write_events_in_batches
-from cache_pipeline.orchestration.naming import job_name, staged_op_name
+from cache_pipeline.orchestration.dagster_compat import initialize_pool, reuse_connections, write_events_in_batches
+from cache_pipeline.orchestration.naming import job_name, pool_name, staged_op_name
 from cache_pipeline.orchestration.partitions import keys_within, range_tags, report_partitions
 from cache_pipeline.orchestration.progress import progress_logger
 from cache_pipeline.orchestration.run_tags import LANE_TAG
@@ -81,6 +81,7 @@ def run_backfill(
     try:
         with dg.DagsterInstance.get() as instance:
             reuse_connections(instance)
+            initialize_pool(instance, pool_name(report))
             if exclusive:
                 _fail_killed_runs(instance, job_name(report))
             job = build_defs(reports={name: report}).resolve_job_def(job_name(report))

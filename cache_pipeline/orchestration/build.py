@@ -72,8 +72,13 @@ def _report_definitions(
         asset_checks=checks,
         jobs=[job],
         schedules=[report_schedule(report, partitions, job)],
-        sensors=report_sensors(report, partitions, job, shared),
+        sensors=report_sensors(report, partitions, job, shared, _sensor_status(settings)),
     )
+
+
+def _sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
+    """Return whether sensors run until somebody switches them in the UI."""
+    return dg.DefaultSensorStatus.RUNNING if settings.sensors == "running" else dg.DefaultSensorStatus.STOPPED
 
 
 def _resolved_job(
@@ -184,7 +189,9 @@ def build_upkeep_defs(
         for name, report in reports.items()
     }
     jobs = [job_name(report) for report in reports.values()]
-    launching = [over_named_jobs(sensor, jobs) for sensor in shared_sensors(with_partitions, ())]
+    launching = [
+        over_named_jobs(sensor, jobs) for sensor in shared_sensors(with_partitions, (), _sensor_status(settings))
+    ]
     return dg.Definitions.merge(
         edge_maintenance(reports),
         estimate_definitions(reports),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 from dagster._core.definitions.target import AutomationTarget
+from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -88,6 +89,21 @@ def reuse_connections(instance: dg.DagsterInstance) -> None:
     connections are closed with the process, or when the instance is garbage-collected.
     """
     instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_REUSE_SECONDS, max_overflow=-1)
+
+
+def initialize_pool(instance: dg.DagsterInstance, pool: str) -> None:
+    """Give a pool its default limit if it has none yet, as the first step of the pool would.
+
+    If several processes do so at the same moment, PostgreSQL aborts the transactions of all but one, and Dagster fails their runs.
+    """
+    storage = instance.event_log_storage
+    if pool in storage.get_concurrency_keys():
+        return
+    try:
+        storage.initialize_concurrency_limit_to_default(pool)
+    except DBAPIError:
+        if pool not in storage.get_concurrency_keys():
+            raise
 
 
 class _SensorOverNamedJobs(dg.SensorDefinition):

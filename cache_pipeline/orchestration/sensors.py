@@ -73,21 +73,46 @@ def report_sensors(
     partitions: dg.TimeWindowPartitionsDefinition,
     job: dg.JobDefinition,
     shared: SharedState,
+    status: dg.DefaultSensorStatus,
 ) -> list[dg.SensorDefinition]:
-    """Return the sensors of one report: stale partitions and, if it has a refetch window, corrected ones."""
-    sensors = [_stale_sensor(report, partitions, job, shared)]
+    """Return the sensors of one report: stale partitions and, if it has a refetch window, corrected ones.
+
+    Args:
+        report: The report.
+        partitions: Its partitions.
+        job: Its job, which the sensors launch.
+        shared: What the sensors of all reports read together.
+        status: Whether they run until somebody switches them in the UI.
+    """
+    sensors = [_stale_sensor(report, partitions, job, shared, status)]
     if window := refetch_window(report):
-        sensors.append(_refetch_sensor(report, partitions, job, window, shared))
+        sensors.append(_refetch_sensor(report, partitions, job, window, shared, status))
     return sensors
 
 
-def shared_sensors(declared: DeclaredReports, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
-    """Return the sensors over all reports; ``jobs`` are the jobs that they may launch."""
-    return [_incomplete_sensor(declared, jobs), _unpublished_sensor(declared, jobs), _prefetch_sensor(declared, jobs)]
+def shared_sensors(
+    declared: DeclaredReports, jobs: Sequence[Any], status: dg.DefaultSensorStatus
+) -> list[dg.SensorDefinition]:
+    """Return the sensors over all reports.
+
+    Args:
+        declared: The reports with their partitions.
+        jobs: The jobs that the sensors may launch.
+        status: Whether they run until somebody switches them in the UI; the one that prefetches never does by itself.
+    """
+    return [
+        _incomplete_sensor(declared, jobs, status),
+        _unpublished_sensor(declared, jobs, status),
+        _prefetch_sensor(declared, jobs),
+    ]
 
 
 def _stale_sensor(
-    report: Report, partitions: dg.TimeWindowPartitionsDefinition, job: dg.JobDefinition, shared: SharedState
+    report: Report,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    job: dg.JobDefinition,
+    shared: SharedState,
+    status: dg.DefaultSensorStatus,
 ) -> dg.SensorDefinition:
     name, rule = f"{report.name}_stale_sensor", FreshnessRule.of(report)
 
@@ -95,6 +120,7 @@ def _stale_sensor(
         name=name,
         job=job,
         minimum_interval_seconds=60,
+        default_status=status,
         description="Fetches recent partitions that are missing, or whose provisional figures are due to be fetched again",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
@@ -133,6 +159,7 @@ def _refetch_sensor(
     job: dg.JobDefinition,
     window: timedelta,
     shared: SharedState,
+    status: dg.DefaultSensorStatus,
 ) -> dg.SensorDefinition:
     name = f"{report.name}_refetch_sensor"
 
@@ -140,6 +167,7 @@ def _refetch_sensor(
         name=name,
         job=job,
         minimum_interval_seconds=600,
+        default_status=status,
         description=f"Refetches the partitions of the last {window} once a local day, because the vendor may have corrected them",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:
@@ -191,11 +219,14 @@ def _find_corrected(
     return find_correctable_partitions(coverage, in_window, now, window, report.zone), coverage
 
 
-def _incomplete_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.SensorDefinition:
+def _incomplete_sensor(
+    declared: DeclaredReports, jobs: Sequence[Any], status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
     @dg.sensor(
         name=INCOMPLETE_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
+        default_status=status,
         description="Fetches partitions whose completeness check failed again, in smaller chunks",
     )
     def sensor(context: dg.SensorEvaluationContext) -> SensorTick:
@@ -246,11 +277,14 @@ def _run_request(
     )
 
 
-def _unpublished_sensor(declared: DeclaredReports, jobs: Sequence[Any]) -> dg.SensorDefinition:
+def _unpublished_sensor(
+    declared: DeclaredReports, jobs: Sequence[Any], status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
     @dg.sensor(
         name=UNPUBLISHED_SENSOR,
         jobs=jobs,
         minimum_interval_seconds=60,
+        default_status=status,
         description="Publishes partitions that a killed run staged but did not write to history; sends no queries",
     )
     def sensor(context: dg.SensorEvaluationContext, cache_pipeline__engine: EngineResource) -> SensorTick:

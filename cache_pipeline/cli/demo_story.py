@@ -1,0 +1,96 @@
+"""What a demo says at its end: what its figures took, what dashboards of their own would have taken, and where to look."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from rich.console import Console
+
+from cache_pipeline.bootstrap import load_reports, open_service
+from cache_pipeline.cli.demo import DemoReport
+from cache_pipeline.cli.demo_environment import DemoEnvironment
+from cache_pipeline.query.query_request import QueryOverrides
+from cache_pipeline.query.report import Report
+from cache_pipeline.query.schema import to_snake_case
+from cache_pipeline.service.names import Names, lookups_by_column
+from cache_pipeline.storage.ttl import report_freshness
+
+_POLL_EVERY = timedelta(minutes=5)
+_DASHBOARDS = 10
+#: A submit, a poll and a page, where a demo submitted nothing that could be measured.
+_LEAST_REQUESTS = 3.0
+_DAY = timedelta(days=1)
+_INDENT = 12
+
+
+def print_story(demo: DemoEnvironment, report: DemoReport, console: Console) -> None:
+    """Print the busiest queue by name, and what was saved."""
+    reports = load_reports(demo.settings)
+    if busiest := asyncio.run(_find_busiest(demo, reports)):
+        console.print(busiest, highlight=False)
+    console.print(describe_savings(report.upstream, list(reports.values())), highlight=False)
+
+
+def describe_savings(counts: Mapping[str, int], reports: Sequence[Report]) -> str:
+    """Compare what the figures took with what dashboards that ask the vendor themselves would take.
+
+    Args:
+        counts: The vendor's counts of this demo's requests, by kind.
+        reports: The reports.
+    """
+    submits = counts["submits"]
+    asynchronous = (submits + counts["polls"] + counts["results"]) / submits if submits else _LEAST_REQUESTS
+    cost = {each.name: 1.0 if each.fetch.delivery == "sync" else asynchronous for each in reports}
+    polling = sum(cost.values()) * (_DAY / _POLL_EVERY)
+    fresh = sum(cost[each.name] * (_DAY / report_freshness(each)) for each in reports)
+    return (
+        f"What it saves: these figures took {counts['requests']:,} requests, and take none again. A dashboard that asks the vendor itself for "
+        f"{len(reports)} reports every five minutes sends about {polling:,.0f} requests a day, and {_DASHBOARDS} dashboards "
+        f"{_DASHBOARDS * polling:,.0f}; through cache_pipeline about {fresh:,.0f} keep all of them as fresh as declared"
+    )
+
+
+async def _find_busiest(demo: DemoEnvironment, reports: Mapping[str, Report]) -> str | None:
+    """Return a sentence about the group with the most arrivals of the last week, by its name; None if no report tells."""
+    async with open_service(demo.settings) as service:
+        for report in reports.values():
+            named = lookups_by_column(report, service.columns(report))
+            dimension = next((each for each in report.group_by if to_snake_case(each) in named), None)
+            _, end = demo.days(report)
+            first = max(end - timedelta(days=7), demo.days(report)[0])
+            if dimension is None or report.volume_metric is None:
+                continue
+            overrides = QueryOverrides(group_by=(dimension,), metrics=(report.volume_metric,), granularity="P1D")
+            answer = await service.answer(report, f"{first}/{end}", overrides=overrides)
+            document = json.loads(answer.body)
+            totals: Counter[str] = Counter()
+            column = to_snake_case(dimension)
+            for values in document["rows"]:
+                row = dict(zip(document["columns"], values, strict=True))
+                totals[row[column]] += row[document["columns"][-1]]
+            if not totals:
+                continue
+            (id_, most), *_ = totals.most_common(1)
+            names = Names(service.names, demo.settings.tenant)
+            by_id = await asyncio.to_thread(names.current, report, {column: {id_}})
+            name = by_id.get(column, {}).get(id_, id_)
+            share = most / max(1, totals.total())
+            return f"Busiest of {len(totals)} in {report.name}, {first} to {end}: [bold]{name}[/] with {most:,.0f}, {share:.0%} of all"
+    return None
+
+
+def print_addresses(addresses: Sequence[tuple[str, str, str]], console: Console) -> None:
+    """Print one screen with each address and what there is to see.
+
+    Args:
+        addresses: What it is, its address, and what to see there.
+        console: Where to print.
+    """
+    console.print()
+    for what, address, purpose in addresses:
+        # On a line of its own, because an address that is broken cannot be clicked.
+        console.print(f"[bold]{what:<{_INDENT}}[/]{purpose}", soft_wrap=True, highlight=False)
+        console.print(f"{'':<{_INDENT}}[link={address}]{address}[/]", soft_wrap=True, highlight=False)
+    console.print("Ctrl-C stops everything.\n")
