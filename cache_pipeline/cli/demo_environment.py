@@ -179,9 +179,7 @@ def run_demo_environment(request: DemoRequest, now: datetime) -> Generator[DemoE
         }
         if request.arrivals is None:
             # Otherwise the sensors of `dev` would first fetch a hundred days.
-            first, _ = request.days(now, ZoneInfo("UTC"))
-            weeks_ago = (now - WEEKS).date()
-            added["CACHE_PIPELINE_PARTITIONS_FROM"] = min(first, weeks_ago).isoformat()
+            added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.days(now, ZoneInfo("UTC"))[0].isoformat()
         elif request.first_day is not None and request.end_day is not None:
             added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.first_day.isoformat()
             added["CACHE_PIPELINE_PARTITIONS_TO"] = request.end_day.isoformat()

@@ -76,7 +76,7 @@ def test_dev_ui_shows_assets_and_materialises_a_partition(project, production_se
                     "pipelineName": "conversation_day_job",
                 },
                 "mode": "default",
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": str(today - timedelta(days=5))}]},
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": str(today - timedelta(days=2))}]},
             },
         )["launchRun"]
         assert run["__typename"] == "LaunchRunSuccess", run
