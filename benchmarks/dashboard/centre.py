@@ -13,6 +13,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema, to_snake_case
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.page import publish_page
+from cache_pipeline.vendors.declaration_rules import use_vendor_measures
 
 _METRICS = ("offered", "answered", "abandoned", "answeredWithinTarget", "waitMs", "handleMs")
 _NAMES = (
@@ -26,21 +27,23 @@ _WEEKDAY_FACTORS = (1.18, 1.06, 1.0, 0.98, 0.95, 0.42, 0.25)
 
 
 def make_report(name: str, granularity: str) -> Report:
-    """Return a report by queue whose time zone is Berlin's."""
-    return Report.model_validate(
-        {
-            "name": name,
-            "description": "Offered, answered and abandoned, service level, wait and handling by queue",
-            "platform": "reportdata",
-            "query_type": "queue-performance",
-            "granularity": granularity,
-            "time_zone": "Europe/Berlin",
-            "group_by": ["queueId"],
-            "metrics": list(_METRICS),
-            "volume_metric": "offered",
-            "partition": "day",
-            "start": "2020-01-01",
-        }
+    """Return a report by queue whose time zone is Berlin's, with its vendor's measures."""
+    return use_vendor_measures(
+        Report.model_validate(
+            {
+                "name": name,
+                "description": "Offered, answered and abandoned, service level, wait and handling by queue",
+                "platform": "reportdata",
+                "query_type": "queue-performance",
+                "granularity": granularity,
+                "time_zone": "Europe/Berlin",
+                "group_by": ["queueId"],
+                "metrics": list(_METRICS),
+                "volume_metric": "offered",
+                "partition": "day",
+                "start": "2020-01-01",
+            }
+        )
     )
 
 
