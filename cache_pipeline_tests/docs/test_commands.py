@@ -12,7 +12,9 @@ from cache_pipeline.cli.main import cli
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
 #: Shell builtins and programs of the system, which are not checked.
-SYSTEM_COMMANDS = {"cat", "celery", "curl", "docker", "export", "helm", "kubectl", "pip", "set", "source"}
+SYSTEM_COMMANDS = {
+    *("cat", "celery", "cp", "curl", "docker", "export", "helm", "kubectl", "pg_dump", "pip", "psql", "set", "source"),
+}
 
 
 def shell_blocks(page):

@@ -41,7 +41,7 @@ class Deployment:
     def __init__(self, folder, postgres_url, redis_url, vendor, bucket, s3):
         self.folder, self.postgres_url, self.redis_url = folder, postgres_url, redis_url
         (folder / "reports").mkdir(parents=True)
-        for name in ("queue_day", "conversation_hour"):
+        for name in ("queue_day", "conversation_hour", "queue_now"):
             shutil.copy(REPOSITORY / "reports" / f"{name}.yaml", folder / "reports")
         for name in ("dagster.yaml", "workspace.yaml"):
             shutil.copy(REPOSITORY / name, folder)
