@@ -9,6 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from cache_pipeline.api.auth import read_key
 from cache_pipeline.api.browser_session import find_signed_in
+from cache_pipeline.api.key_limits import check_request
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
@@ -49,7 +50,7 @@ async def authenticate(query_service: QueryService, request: Request) -> Princip
     """Return the caller of a request, and count the request against the caller's rate limit, once.
 
     Raises:
-        Problem: 401 if no valid key was sent, or 429 if the key has reached its limit.
+        Problem: 401 if no valid key was sent, 429 if the key has reached its limit, or 403 if it may not use the path.
     """
     state = request.state
     if (known := getattr(state, "caller", None)) is not None:
@@ -59,6 +60,7 @@ async def authenticate(query_service: QueryService, request: Request) -> Princip
         raise unauthorized()
     state.rate_limit_headers = query_service.rate_limiter.take(principal).headers()
     state.caller = principal
+    check_request(principal, request)
     return principal
 
 
@@ -102,6 +104,7 @@ async def _viewer(
     principal = await find_viewer(query_service, request)
     if principal is None:
         raise unauthorized()
+    check_request(principal, request)
     return principal
 
 

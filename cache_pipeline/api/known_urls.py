@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import may_query
 from cache_pipeline.api.problems import error_response
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.reports import RequestPreferences, respond
@@ -41,8 +42,8 @@ class KnownUrls:
 
 async def _respond_if_known(query_service: QueryService, request: Request) -> Response | None:
     caller = await authenticate(query_service, request)
-    parsed = query_service.parse_cache.get(caller.tenant, request.scope)
-    if parsed is None or not all(map(caller.may_query, parsed.report_names)):
+    parsed = query_service.parse_cache.get(caller, request.scope)
+    if parsed is None or not all(may_query(caller, report) for report in parsed.queried_reports):
         return None
     # The first of equal headers counts, as it does for the routes.
     headers = {name: value.decode("latin-1") for name, value in reversed(request.scope["headers"])}

@@ -153,8 +153,8 @@ class BoardReader:
             "group_by": list(self._report.group_by),
             "metrics": sorted({columns[name] for name in measure.columns}),
         }
-        parsed = parse_query(service, report, request, self._query_service.settings.api.max_buckets)
         reader = Principal(_READER, self._tenant, None, Lane.interactive)
+        parsed = parse_query(service, report, request, reader, self._query_service.settings.api.max_buckets)
         served = await self._query_service.serve(parsed, reader)
         return served.answer if isinstance(served, ServedAnswer) else None
 

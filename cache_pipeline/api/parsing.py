@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from starlette.types import Scope
 
+from cache_pipeline.api.key_limits import check_query_type, limit_overrides, limit_payload, may_query
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidInterval, InvalidQuery, QueryError
 from cache_pipeline.query.ad_hoc import declare_ad_hoc, read_ad_hoc
@@ -83,9 +84,9 @@ class ParsedQuery:
         return self.resolved.declared
 
     @property
-    def report_names(self) -> tuple[str, ...]:
+    def queried_reports(self) -> tuple[Report | LiveReport, ...]:
         """The reports that a caller must be permitted to query."""
-        return (self.report.name, *([self.live.name] if self.live else []))
+        return (self.report, *([self.live] if self.live else []))
 
     @property
     def key(self) -> str:
@@ -121,13 +122,16 @@ class ParsedQuery:
         return request
 
 
-def parse_query(service: ReportService, report: Report, request: Mapping[str, Any], max_buckets: int) -> ParsedQuery:
+def parse_query(
+    service: ReportService, report: Report, request: Mapping[str, Any], caller: Principal, max_buckets: int
+) -> ParsedQuery:
     """Check a query for a report.
 
     Args:
         service: The report service of the caller's tenant.
         report: The declared report.
         request: The interval and overrides.
+        caller: The API key that sent it, to whose limits the query is narrowed.
         max_buckets: The largest number of buckets that one query may have.
 
     Raises:
@@ -139,7 +143,7 @@ def parse_query(service: ReportService, report: Report, request: Mapping[str, An
     resolved = resolve_request(
         report,
         request["interval"],
-        read_overrides(request, report),
+        limit_overrides(caller, report.platform, read_overrides(request, report)),
         columns,
         expand=request.get("align") == ALIGN_TO_BUCKETS,
     )
@@ -167,12 +171,17 @@ def parse_payload(
     return parse_first_payload(service, reports, [read_payload(body)], caller, max_buckets)
 
 
-def parse_ad_hoc(service: ReportService, payload: QueryPayload, delivery: str, max_buckets: int) -> ParsedQuery:
+def parse_ad_hoc(
+    service: ReportService, payload: QueryPayload, delivery: str, caller: Principal, max_buckets: int
+) -> ParsedQuery:
     """Return a query that no declared report holds, of a report that is declared for it.
 
     Raises:
         QueryError: The vendor has no such figures, or the interval is too long.
+        Problem: 403 if the caller's key is for other query types.
     """
+    check_query_type(caller, payload.subject)
+    payload = limit_payload(caller, payload)
     declaration = declare_ad_hoc(payload, delivery, service.accounts)
     report = read_ad_hoc(declaration)
     for name, problem in find_vendor_problems(report):
@@ -199,8 +208,8 @@ def parse_first_payload(
     Raises:
         QueryError: No report answers the last of them; the error says why.
     """
-    permitted = {name: report for name, report in reports.items() if caller.may_query(name)}
-    *preferred, last = payloads
+    permitted = {name: report for name, report in reports.items() if may_query(caller, report)}
+    *preferred, last = (limit_payload(caller, payload) for payload in payloads)
     for payload in preferred:
         with suppress(QueryError):
             return _check_limits(service, find_report_for(payload, permitted, service.columns), max_buckets)
@@ -217,9 +226,10 @@ def check_permission(reports: Mapping[str, _AnyReport], name: str, caller: Princ
         UnknownReport: There is no such report; the error names those that the caller may query.
         Problem: 403 if the caller may not query the report.
     """
-    found = find_report({each: reports[each] for each in reports if caller.may_query(each) or each == name}, name)
-    if not caller.may_query(name):
-        raise Problem("forbidden", 403, f"this key may not query {name}: use a key that was created for this report")
+    permitted = {each: report for each, report in reports.items() if may_query(caller, report) or each == name}
+    found = find_report(permitted, name)
+    if not may_query(caller, found):
+        raise Problem("forbidden", 403, f"this key may not query {name}: use a key that was created for it")
     return found
 
 
@@ -273,19 +283,23 @@ def answer_url(report: str, request: Mapping[str, Any]) -> str | None:
     return f"/v1/reports/{report}?{urlencode(parameters, safe=':/,')}"
 
 
+#: A path and query string, and what the same ones mean something else for: the tenant and its divisions.
+_KnownUrl = tuple[str, frozenset[str] | None, str, bytes]
+
+
 class ParseCache:
-    """Remembers the parsed form of URLs by tenant, because parsing a query costs more than answering it.
+    """Remembers the parsed form of URLs by tenant and divisions, because parsing a query costs more than answering it.
 
     Long URLs are parsed each time, so that what is remembered is bounded in bytes too.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._entries: OrderedDict[tuple[str, str, bytes], tuple[ParsedQuery, datetime | None]] = OrderedDict()
+        self._entries: OrderedDict[_KnownUrl, tuple[ParsedQuery, datetime | None]] = OrderedDict()
 
-    def store(self, tenant: str, scope: Scope, parsed: ParsedQuery) -> None:
-        """Remember the parsed form of a tenant's request."""
-        url = (tenant, scope["path"], scope["query_string"])
+    def store(self, caller: Principal, scope: Scope, parsed: ParsedQuery) -> None:
+        """Remember the parsed form of a caller's request."""
+        url = (caller.tenant, caller.divisions, scope["path"], scope["query_string"])
         if len(scope["path"]) + len(scope["query_string"]) > _MAX_CACHED_URL_BYTES:
             return
         # Until more of its interval has begun, when the URL means another query.
@@ -296,9 +310,10 @@ class ParseCache:
         while len(self._entries) > _MAX_CACHED_URLS:
             self._entries.popitem(last=False)
 
-    def get(self, tenant: str, scope: Scope) -> ParsedQuery | None:
+    def get(self, caller: Principal, scope: Scope) -> ParsedQuery | None:
         """Return the parsed form of a request, or None if it is unknown or no longer valid."""
-        parsed, valid_until = self._entries.get((tenant, scope["path"], scope["query_string"]), (None, None))
+        url = (caller.tenant, caller.divisions, scope["path"], scope["query_string"])
+        parsed, valid_until = self._entries.get(url, (None, None))
         return parsed if valid_until is None or self._clock() < valid_until else None
 
 

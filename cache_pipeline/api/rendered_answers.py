@@ -22,26 +22,34 @@ class RenderedAnswers:
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
 
-    def get(self, answer: Answer, path: str, query: bytes) -> bytes | None:
-        """Return the body that an answer was rendered to for a query, or None if it is not known."""
-        key = _key(answer, path, query)
-        body = self._bodies.get(key)
+    def get(self, answer: Answer, key: str, path: str, query: bytes) -> bytes | None:
+        """Return the body that an answer was rendered to, or None if it is not known.
+
+        Args:
+            answer: The answer.
+            key: The key of the query's meaning, which for one and the same body depends on the caller's limits.
+            path: The path.
+            query: The query as it was sent.
+        """
+        digest = _digest(answer, key, path, query)
+        body = self._bodies.get(digest)
         if body is not None:
-            self._bodies.move_to_end(key)
+            self._bodies.move_to_end(digest)
         return body
 
-    def store(self, answer: Answer, path: str, query: bytes, body: bytes) -> None:
+    def store(self, answer: Answer, key: str, path: str, query: bytes, body: bytes) -> None:
         """Keep a body; one that alone is larger than a quarter of all is left out."""
-        key = _key(answer, path, query)
-        if len(body) * 4 > self._max_bytes or key in self._bodies:
+        digest = _digest(answer, key, path, query)
+        if len(body) * 4 > self._max_bytes or digest in self._bodies:
             return
-        self._bodies[key] = body
+        self._bodies[digest] = body
         self._size += len(body)
         while self._size > self._max_bytes:
             _, dropped = self._bodies.popitem(last=False)
             self._size -= len(dropped)
 
 
-def _key(answer: Answer, path: str, query: bytes) -> bytes:
-    parts = (answer.etag.encode(), answer.completeness.complete_through.isoformat().encode(), path.encode(), query)
+def _digest(answer: Answer, key: str, path: str, query: bytes) -> bytes:
+    instant = answer.completeness.complete_through.isoformat()
+    parts = (*(each.encode() for each in (answer.etag, instant, key, path)), query)
     return hashlib.blake2b(b"\n".join(parts), digest_size=16).digest()

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cache_pipeline.bootstrap import load_all_reports, load_reports, migrate_history, utc_now
 from cache_pipeline.errors import CommandError, InvalidInterval
+from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.durations import Duration
 from cache_pipeline.query.interval import format_instant, parse_instant
@@ -58,6 +59,18 @@ class _Expiry(click.ParamType[datetime]):
         return at
 
 
+class _Pattern(click.ParamType[PathPattern]):
+    """A method and a pattern of paths."""
+
+    name = "PATTERN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> PathPattern:
+        try:
+            return PathPattern.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _Overlap(click.ParamType[timedelta]):
     """A length of time, which may be zero."""
 
@@ -97,6 +110,26 @@ _expires_option = click.option(
     show_default=True,
     help="Priority lane of its requests.",
 )
+@click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    help="Query type that the key may ask for, such as conversations; repeat the option for more (default: all).",
+)
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    type=_Pattern(),
+    help="Method and path that the key may use, such as 'GET /v1/reports/*'; * is one part of a path, ** at the end any number of "
+    "them. Repeat the option for more (default: all).",
+)
+@click.option(
+    "--division",
+    "divisions",
+    multiple=True,
+    help="Id of a vendor's division whose figures the key sees; repeat the option for more (default: all).",
+)
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Rate limit of the key (default: the API's).")
 @click.option("--may-refresh", is_flag=True, help="Allow Cache-Control: no-cache, which refetches from the vendor.")
 @_expires_option
@@ -106,6 +139,9 @@ def create(
     tenant: str | None,
     reports: tuple[str, ...],
     lane: str,
+    queries: tuple[str, ...],
+    paths: tuple[PathPattern, ...],
+    divisions: tuple[str, ...],
     requests_per_minute: int | None,
     expires_at: datetime | None,
     may_refresh: bool,  # noqa: FBT001 - click passes flags by name
@@ -124,6 +160,9 @@ def create(
         requests_per_minute=requests_per_minute,
         may_refresh=may_refresh,
         is_operator=operator,
+        queries=frozenset(queries) or None,
+        paths=paths or None,
+        divisions=frozenset(divisions) or None,
     )
     click.echo(_with_keys(settings, lambda store: store.create(name, principal, expires_at)))
 
@@ -137,6 +176,9 @@ def list_keys() -> None:
         "name",
         "tenant",
         "reports",
+        "queries",
+        "paths",
+        "divisions",
         "lane",
         "per minute",
         "refresh",
@@ -159,7 +201,10 @@ def _cells(key: ApiKeyInfo, now: datetime) -> tuple[str, ...]:
         key.id,
         key.name,
         key.tenant,
-        ", ".join(key.reports) if key.reports is not None else "all",
+        _names_or_all(key.reports),
+        _names_or_all(key.queries),
+        _names_or_all(key.paths),
+        _names_or_all(key.divisions),
         key.lane,
         str(key.requests_per_minute or "default"),
         "yes" if key.may_refresh else "no",
@@ -168,6 +213,10 @@ def _cells(key: ApiKeyInfo, now: datetime) -> tuple[str, ...]:
         f"{expires} (expired)" if key.has_expired(now) else expires,
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
     )
+
+
+def _names_or_all(names: tuple[str, ...] | None) -> str:
+    return "all" if names is None else ", ".join(names)
 
 
 @keys.command()

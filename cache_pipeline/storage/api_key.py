@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.lane import Lane
 
 KEY_PREFIX = "cp"
@@ -29,6 +30,9 @@ class Principal:
         requests_per_minute: Its rate limit, or None for the default of the settings.
         may_refresh: Whether it may have figures refetched from the vendor before the stored ones are stale.
         is_operator: Whether it may see the state of the whole deployment.
+        queries: The query types that it may ask for, or None for all.
+        paths: The methods and paths that it may use, or None for all.
+        divisions: The ids of the vendor's divisions whose figures it sees, or None for all.
     """
 
     id: str
@@ -38,10 +42,17 @@ class Principal:
     requests_per_minute: int | None = None
     may_refresh: bool = False
     is_operator: bool = False
+    queries: frozenset[str] | None = None
+    paths: tuple[PathPattern, ...] | None = None
+    divisions: frozenset[str] | None = None
 
     def may_query(self, report: str) -> bool:
-        """Return whether the caller may query a report."""
+        """Return whether the caller's key is for a report of this name."""
         return self.reports is None or report in self.reports
+
+    def may_ask(self, query_type: str) -> bool:
+        """Return whether the caller's key is for a query type."""
+        return self.queries is None or query_type in self.queries
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,9 @@ class ApiKeyInfo:
     requests_per_minute: int | None
     may_refresh: bool
     is_operator: bool
+    queries: tuple[str, ...] | None
+    paths: tuple[str, ...] | None
+    divisions: tuple[str, ...] | None
     created_at: datetime
     revoked_at: datetime | None
     expires_at: datetime | None

@@ -272,6 +272,7 @@ class VendorSpec(Generic[AccountT]):
         read_lookup: Reads a listing; None if the vendor has none.
         live: The kinds of live reports, by query type; empty if the vendor does not tell of the present.
         payload_examples: Examples of such a query for the HTTP API's description, by name.
+        division_dimension: The dimension of its figures that holds the id of a division; None if they name no division.
         refetch_window: How far back the vendor corrects figures that were final; None if it is not known to.
         measures: The measures of its figures by name, as the vendor defines them; a report has those its columns allow.
         example: The fields ``query_type``, ``group_by``, ``metrics`` and ``volume_metric`` of an example report.
@@ -297,6 +298,7 @@ class VendorSpec(Generic[AccountT]):
     live: Mapping[str, LiveKind] = field(default_factory=dict[str, LiveKind])
     payload_examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
     measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
+    division_dimension: str | None = None
     refetch_window: timedelta | None = None
     example: Mapping[str, str] = field(default_factory=dict[str, str])
 

@@ -146,4 +146,4 @@ async def test_long_urls_are_not_remembered(open_api):
             await api.http.get("/v1/reports/queue_hour", params={"interval": DAY, "filters": filters})
         ).status_code == 202
         assert (await api.http.get(URL)).status_code == 202
-        assert [len(url[2]) < 1000 for url in api.query_service.parse_cache._entries] == [True]
+        assert [len(url[3]) < 1000 for url in api.query_service.parse_cache._entries] == [True]

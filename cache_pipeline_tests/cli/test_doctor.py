@@ -35,7 +35,7 @@ def test_missing_tables_are_fixed_by_migrate(servers, accounts, doctor, monkeypa
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'", "install the version"),
+        ("UPDATE cache_pipeline_state.alembic_version SET version_num = '0007'", "install the version"),
         ("DROP VIEW reporting.queue_day; ALTER TABLE history.queue_day ALTER offered TYPE text", "under a new name"),
     ],
 )

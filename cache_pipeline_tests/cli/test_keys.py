@@ -94,9 +94,38 @@ def test_rotated_key_has_the_lifetime_of_the_old_one(run_keys, find, postgres_da
     assert find(new) is None
 
 
+def test_key_that_is_rotated_twice_has_the_lifetime_of_the_old_one(run_keys, find, postgres_database):
+    old = run_keys("create", "a", "--expires", "P90D")
+    run_keys("rotate", old.split("_")[1], "--overlap", "P1D")
+    again = run_keys("rotate", old.split("_")[1], "--overlap", "P1D")
+    twice = run_keys("rotate", again.split("_")[1])
+    short = run_keys("rotate", old.split("_")[1], "--expires", "P2D")
+    _age(postgres_database, "89 days")
+    assert find(again) is None, "it was rotated itself"
+    assert find(twice) is not None
+    assert find(short) is None
+    _age(postgres_database, "2 days")
+    assert find(twice) is None
+
+
+def test_limits_of_a_key_are_listed_and_kept_by_rotation(run_keys, find, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    limits = ["--query", "conversations", "--path", "GET /v1/**", "--path", "POST /api/v2/*/query"]
+    limits += ["--division", "d-2", "--division", "d-1"]
+    old = run_keys("create", "a", *limits)
+    listed = run_keys("list")
+    for cell in ("conversations", "GET /v1/**, POST /api/v2/*/query", "d-1, d-2"):
+        assert cell in listed
+    new = find(run_keys("rotate", old.split("_")[1]))
+    assert new.queries == {"conversations"}
+    assert new.divisions == {"d-1", "d-2"}
+    assert [str(path) for path in new.paths] == ["GET /v1/**", "POST /api/v2/*/query"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["create", "a", "--path", "/v1/reports"], "does not begin with a method"),
         (["create", "a", "--expires", "2020-01-01"], "has passed"),
         (["create", "a", "--expires", "soon"], "not an ISO 8601 date"),
         (["create", "a", "--expires", "P0D"], "longer than zero"),

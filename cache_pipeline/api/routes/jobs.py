@@ -36,7 +36,9 @@ def show_job(accepted: AcceptedJob) -> schemas.JobView:
 
 async def _get_job(query_service: QueryService, caller: Principal, job_id: UUID) -> ApiJob:
     job = await query_service.jobs.get(job_id, caller.tenant)
-    if job is None or not caller.may_query(job.report):
+    # Whose rows another key's job fetches cannot be seen from its report alone.
+    is_limited = caller.queries is not None or caller.divisions is not None
+    if job is None or not caller.may_query(job.report) or (is_limited and caller.id not in job.requested_by):
         raise Problem("unknown-job", 404, f"unknown job {job_id}: finished jobs are deleted after a day")
     return job
 

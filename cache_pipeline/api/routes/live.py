@@ -13,6 +13,7 @@ from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import QueryServiceDependency, Viewer, find_viewer
 from cache_pipeline.api.event_streams import KEEP_ALIVE_SECONDS, STREAM_HEADERS, check_streams, open_stream
+from cache_pipeline.api.key_limits import may_query
 from cache_pipeline.api.live_board import BoardReader, has_board
 from cache_pipeline.api.live_stream import ReadBoard, format_event
 from cache_pipeline.api.openapi import problem_responses
@@ -41,7 +42,7 @@ async def list_boards(query_service: QueryServiceDependency, viewer: Viewer, res
                 has_service_level=report.service_level is not None,
             )
             for name, report in query_service.live_reports.items()
-            if viewer.may_query(name) and has_board(report)
+            if may_query(viewer, report) and has_board(report)
         ]
     )
 

@@ -146,6 +146,8 @@ def _check_caller(query_service: QueryService, caller: Principal) -> None:
     """
     if caller.reports is not None:
         reason = "it is bound to reports"
+    elif caller.queries is not None:
+        reason = "it is bound to query types"
     elif caller.tenant != query_service.settings.tenant:
         reason = "it is of another tenant than the vendor's account"
     else:

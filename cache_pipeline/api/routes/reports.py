@@ -15,6 +15,7 @@ from cache_pipeline.api import schemas
 from cache_pipeline.api.answer_body import render_body
 from cache_pipeline.api.dependencies import Caller, QueryServiceDependency
 from cache_pipeline.api.jobs.idempotency import parse_idempotency_key
+from cache_pipeline.api.key_limits import may_query
 from cache_pipeline.api.middleware import JOB_TIER
 from cache_pipeline.api.negotiation import (
     MediaFormat,
@@ -213,7 +214,7 @@ async def read_report(
         return await _respond_live(query_service, report, url_query, caller, preferences)
     _require_interval(url_query, "query")
     parsed = _parse(query_service, report, url_query, caller)
-    query_service.parse_cache.store(caller.tenant, request.scope, parsed)
+    query_service.parse_cache.store(caller, request.scope, parsed)
     return await respond(query_service, parsed, caller, preferences)
 
 
@@ -320,7 +321,7 @@ def _require_interval(request: Mapping[str, Any], place: str) -> None:
 def _parse(query_service: QueryService, report: str, request: dict[str, Any], caller: Principal) -> ParsedQuery:
     declared = check_permission(query_service.reports, report, caller)
     service = query_service.report_service_for(caller.tenant)
-    parsed = parse_query(service, declared, request, query_service.settings.api.max_buckets)
+    parsed = parse_query(service, declared, request, caller, query_service.settings.api.max_buckets)
     if not request.get("live"):
         return parsed
     is_of_the_past = parsed.as_of is not None
@@ -465,7 +466,7 @@ async def _with_names(query_service: QueryService, query: ParsedQuery, served: S
 async def list_reports(query_service: QueryServiceDependency, caller: Caller, response: Response) -> schemas.ReportList:
     """Return the reports that this key may query."""
     response.headers["Cache-Control"] = "no-store"
-    reports = [_info(report) for name, report in query_service.reports.items() if caller.may_query(name)]
+    reports = [_info(report) for report in query_service.reports.values() if may_query(caller, report)]
     live = [
         schemas.LiveReportInfo(
             name=name,
@@ -478,7 +479,7 @@ async def list_reports(query_service: QueryServiceDependency, caller: Caller, re
             href=f"/v1/reports/{name}",
         )
         for name, report in query_service.live_reports.items()
-        if caller.may_query(name)
+        if may_query(caller, report)
     ]
     return schemas.ReportList(reports=reports, live_reports=live)
 

@@ -56,7 +56,7 @@ def parse_served(query_service: QueryService, caller: Principal, served: ServedQ
     with suppress(QueryError):
         return parse_first_payload(service, query_service.reports, [whole], caller, max_buckets)
     try:
-        parsed = parse_ad_hoc(service, whole, served.delivery, max_buckets)
+        parsed = parse_ad_hoc(service, whole, served.delivery, caller, max_buckets)
     except QueryError:
         if not partial:
             raise

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import keeps_divisions
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService
 from cache_pipeline.api.routes.vendor_answers import (
@@ -39,6 +40,7 @@ def job_routes(paths: JobPaths) -> list[Route]:
 
     def route(template: str, method: str, answer: Callable[[JobPaths, Request], Awaitable[Response]]) -> Route:
         # Starlette takes a partial for an application.
+        @keeps_divisions
         @wraps(answer)
         async def endpoint(request: Request) -> Response:
             return await answer(paths, request)

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import may_query
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
@@ -59,7 +60,7 @@ def _check_permission(query_service: QueryService, caller: Principal, vendor: st
     if caller.reports is None:
         return
     service = query_service.report_service
-    permitted = (report for name, report in query_service.reports.items() if caller.may_query(name))
+    permitted = (report for report in query_service.reports.values() if may_query(caller, report))
     if not any(
         report.platform == vendor and lookup in needed_lookups(report, service.columns(report)) for report in permitted
     ):

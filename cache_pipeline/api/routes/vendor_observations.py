@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import check_query_type, may_query
 from cache_pipeline.api.query_service import QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import CacheStatusSource
 from cache_pipeline.api.routes.vendor_answers import not_ready, own_headers, rate_limit_headers, read_json
@@ -43,6 +44,7 @@ def _endpoint(vendor: str, path: ObservationPath) -> Callable[[Request], Awaitab
 async def _answer(vendor: str, path: ObservationPath, request: Request) -> Response:
     query_service: QueryService = request.app.state.query_service
     caller = await authenticate(query_service, request)
+    check_query_type(caller, path.query_type)
     sent = await request.body()
     query = path.read(read_json(sent))
     live = query_service.report_service.live
@@ -64,10 +66,10 @@ async def _answer(vendor: str, path: ObservationPath, request: Request) -> Respo
         raise not_ready(request, 1) from None
     served = ServedAnswer(answer, CacheStatusSource.hot if is_hot else CacheStatusSource.vendor)
     request.state.tier = served.source
-    body = query_service.rendered_answers.get(answer, path.path, sent)
+    body = query_service.rendered_answers.get(answer, report.name, path.path, sent)
     if body is None:
         body = await asyncio.to_thread(_render, query, answer.body)
-        query_service.rendered_answers.store(answer, path.path, sent, body)
+        query_service.rendered_answers.store(answer, report.name, path.path, sent, body)
     headers = {"Cache-Control": "no-store", **own_headers(query_service, report, served), **rate_limit_headers(request)}
     return Response(body, headers=headers, media_type="application/json")
 
@@ -82,9 +84,9 @@ def _find_declared(
     """Return the declared live report with the fewest metrics that has those of the query."""
     found = [
         report
-        for name, report in query_service.live_reports.items()
+        for report in query_service.live_reports.values()
         if (report.platform, report.query_type) == (vendor, path.query_type)
-        and caller.may_query(name)
+        and may_query(caller, report)
         and query.metrics <= set(report.metrics)
     ]
     return min(found, key=lambda report: (len(report.metrics), report.name), default=None)

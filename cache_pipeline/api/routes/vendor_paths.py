@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from cache_pipeline.api.access_tokens import answer_token_request
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import keeps_divisions
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import (
     answer_body,
@@ -43,6 +44,7 @@ def vendor_routes(served: Sequence[ServedApi]) -> list[Route]:
 
 def _endpoint(path: QueryPath) -> Callable[[Request], Awaitable[Response]]:
     # Starlette takes a partial for an application.
+    @keeps_divisions
     async def answer(request: Request) -> Response:
         return await _answer_query(path, request)
 
@@ -57,10 +59,10 @@ async def _answer_query(path: QueryPath, request: Request) -> Response:
     served = path.read(read_json(sent))
     query = parse_served(query_service, caller, served)
     outcome = await serve_within_hold(query_service, request, caller, query)
-    body = query_service.rendered_answers.get(outcome.answer, path.path, sent)
+    body = query_service.rendered_answers.get(outcome.answer, query.hot_key, path.path, sent)
     if body is None:
         body = await answer_body(query_service, served, query, outcome)
-        query_service.rendered_answers.store(outcome.answer, path.path, sent, body)
+        query_service.rendered_answers.store(outcome.answer, query.hot_key, path.path, sent, body)
     headers = completeness_headers(query_service, query, outcome)
     own = {"Cache-Control": "no-store", **headers, **rate_limit_headers(request)}
     return Response(body, headers=own, media_type="application/json")

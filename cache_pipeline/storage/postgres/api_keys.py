@@ -7,6 +7,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
+from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.api_key import (
     KEY_FORM,
@@ -24,17 +25,20 @@ _NO_HASH = b"\0" * 32
 
 _INSERT = """
     INSERT INTO cache_pipeline_state.api_key
-        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, expires_at)
+        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths, divisions,
+         expires_at, lifetime)
     VALUES (%(id)s, %(name)s, %(hash)s, %(tenant)s, %(reports)s, %(lane)s, %(requests_per_minute)s, %(may_refresh)s,
-            %(is_operator)s, %(expires_at)s)
+            %(is_operator)s, %(queries)s, %(paths)s, %(divisions)s, %(expires_at)s,
+            %(expires_at)s::timestamptz - now())
 """
 _FIND = """
-    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator
+    SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths, divisions
     FROM cache_pipeline_state.api_key
     WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 _FIND_KEY_OF_ACCESS = """
-    SELECT key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator
+    SELECT key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator,
+        key.queries, key.paths, key.divisions
     FROM cache_pipeline_state.access_token AS token JOIN cache_pipeline_state.api_key AS key ON key.id = token.key_id
     WHERE token.hash = %(hash)s AND token.expires_at > now() AND key.revoked_at IS NULL
         AND (key.expires_at IS NULL OR key.expires_at > now())
@@ -52,16 +56,18 @@ _INSERT_ACCESS = """
     VALUES (%(hash)s, %(key_id)s, now() + %(lifetime)s)
 """
 _LIST = """
-    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, created_at, revoked_at,
-        expires_at
+    SELECT id, name, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths, divisions,
+        created_at, revoked_at, expires_at
     FROM cache_pipeline_state.api_key ORDER BY created_at
 """
-#: The new key works for as long as the old one was to, unless another time is given.
+#: The new key works for as long as the old one was created for, however that one's life was shortened, unless another time is given.
 _COPY = """
     INSERT INTO cache_pipeline_state.api_key
-        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, expires_at)
-    SELECT %(new_id)s, name, %(hash)s, tenant, reports, lane, requests_per_minute, may_refresh, is_operator,
-        coalesce(%(expires_at)s::timestamptz, now() + (expires_at - created_at))
+        (id, name, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths, divisions,
+         expires_at, lifetime)
+    SELECT %(new_id)s, name, %(hash)s, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths,
+        divisions, coalesce(%(expires_at)s::timestamptz, now() + lifetime),
+        coalesce(%(expires_at)s::timestamptz - now(), lifetime)
     FROM cache_pipeline_state.api_key
     WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     RETURNING id
@@ -93,11 +99,14 @@ class PostgresApiKeyStore:
                     "name": name,
                     "hash": hash_secret(secret),
                     "tenant": principal.tenant,
-                    "reports": sorted(principal.reports) if principal.reports is not None else None,
+                    "reports": _sorted_or_none(principal.reports),
                     "lane": principal.lane,
                     "requests_per_minute": principal.requests_per_minute,
                     "may_refresh": principal.may_refresh,
                     "is_operator": principal.is_operator,
+                    "queries": _sorted_or_none(principal.queries),
+                    "paths": None if principal.paths is None else [str(each) for each in principal.paths],
+                    "divisions": _sorted_or_none(principal.divisions),
                     "expires_at": expires_at,
                 },
             )
@@ -141,11 +150,14 @@ class PostgresApiKeyStore:
                 id=row["id"],
                 name=row["name"],
                 tenant=row["tenant"],
-                reports=tuple(row["reports"]) if row["reports"] is not None else None,
+                reports=_tuple_or_none(row["reports"]),
                 lane=Lane(row["lane"]),
                 requests_per_minute=row["requests_per_minute"],
                 may_refresh=row["may_refresh"],
                 is_operator=row["is_operator"],
+                queries=_tuple_or_none(row["queries"]),
+                paths=_tuple_or_none(row["paths"]),
+                divisions=_tuple_or_none(row["divisions"]),
                 created_at=row["created_at"],
                 revoked_at=row["revoked_at"],
                 expires_at=row["expires_at"],
@@ -172,16 +184,31 @@ class PostgresApiKeyStore:
 
 
 def _principal(row: dict[str, Any]) -> Principal:
-    reports = row["reports"]
+    paths = row["paths"]
     return Principal(
         id=row["id"],
         tenant=row["tenant"],
-        reports=frozenset(reports) if reports is not None else None,
+        reports=_set_or_none(row["reports"]),
         lane=Lane(row["lane"]),
         requests_per_minute=row["requests_per_minute"],
         may_refresh=row["may_refresh"],
         is_operator=row["is_operator"],
+        queries=_set_or_none(row["queries"]),
+        paths=None if paths is None else tuple(PathPattern.parse(each) for each in paths),
+        divisions=_set_or_none(row["divisions"]),
     )
+
+
+def _sorted_or_none(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
+
+
+def _tuple_or_none(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def _set_or_none(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
 
 
 def _new_key() -> tuple[str, str]:

@@ -29,6 +29,7 @@ VENDOR = VendorSpec(
     lookups=LOOKUPS,
     read_lookup=read_lookup,
     live=LIVE_KINDS,
+    division_dimension="divisionId",
     # Settled figures are rewritten after 48 hours.
     refetch_window=timedelta(days=3),
     measures=MEASURES,

@@ -56,7 +56,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
     assert pending_changes(history_url, [(REPORT, COLUMNS)]) == []
     with psycopg.connect(history_url) as connection:
         revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
-    assert revisions == [("0005_forget_salt",)]
+    assert revisions == [("0006_key_limits",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
         "ad_hoc_series",
@@ -84,8 +84,8 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE cache_pipeline_state.alembic_version SET version_num = '0006'",
-        "INSERT INTO cache_pipeline_state.alembic_version VALUES ('0006')",
+        "UPDATE cache_pipeline_state.alembic_version SET version_num = '0007'",
+        "INSERT INTO cache_pipeline_state.alembic_version VALUES ('0007')",
     ],
 )
 def test_unknown_revision_is_refused_without_changes(history_url: str, history: PostgresHistory, statement: str):
@@ -94,11 +94,11 @@ def test_unknown_revision_is_refused_without_changes(history_url: str, history: 
         connection.execute(statement)
     before = tables(history_url)
     with pytest.raises(
-        UnknownSchemaVersion, match=r"migration 0006.*; install the version of cache_pipeline"
+        UnknownSchemaVersion, match=r"migration 0007.*; install the version of cache_pipeline"
     ) as refused:
         migrate(history_url, [(REPORT, COLUMNS)])
     assert not refused.value.retryable
-    with pytest.raises(UnknownSchemaVersion, match="0006"):
+    with pytest.raises(UnknownSchemaVersion, match="0007"):
         pending_changes(history_url, [(REPORT, COLUMNS)])
     assert tables(history_url) == before
     assert history.read(Series(REPORT), hours(0, 6), COLUMNS).num_rows == 12
