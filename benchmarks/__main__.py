@@ -16,6 +16,12 @@ _TABLE_WIDTH = 150
 
 
 # Each benchmark is imported only when it runs: its peers need not be installed for the others.
+def _abuse(progress: ProgressCallback) -> Result:
+    from benchmarks.abuse import measure
+
+    return measure(progress)
+
+
 def _backfill(progress: ProgressCallback) -> Result:
     from benchmarks.backfill import measure
 
@@ -150,6 +156,7 @@ def _trace(progress: ProgressCallback) -> Result:
 
 _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyType(
     {
+        "abuse": _abuse,
         "api": _api,
         "backfill": _backfill,
         "dashboard": _dashboard,
