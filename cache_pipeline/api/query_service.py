@@ -14,7 +14,6 @@ from typing import Any
 
 from cache_pipeline.aio import wait_for_event
 from cache_pipeline.api.auth import ApiKeyCache
-from cache_pipeline.api.http_protocol import MAX_CONNECTIONS
 from cache_pipeline.api.jobs.queue import JobQueue
 from cache_pipeline.api.live_stream import BoardFeeds
 from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
@@ -61,8 +60,9 @@ _MAX_RETRY_AFTER_SECONDS = 600
 _POLL_SECONDS = 2.0
 #: Fewer than the connections to a vendor.
 _MAX_PASSING = 16
-#: Half of the connections of callers, so that those who need not wait are always served.
-_MAX_WAITING = MAX_CONNECTIONS // 2
+#: One key takes at most half of these: a crowd of 500 dashboards with one key is answered at once, and even two such crowds leave
+#: connections to callers who need not wait.
+_MAX_WAITING = 1_000
 
 
 @dataclass(frozen=True)
