@@ -64,6 +64,18 @@ def _history(progress: ProgressCallback) -> Result:
     return measure(progress)
 
 
+def _history_size(progress: ProgressCallback) -> Result:
+    from benchmarks.history_size import measure
+
+    return measure(progress)
+
+
+def _history_size_full(progress: ProgressCallback) -> Result:
+    from benchmarks.history_size import measure_full
+
+    return measure_full(progress)
+
+
 def _jobs(progress: ProgressCallback) -> Result:
     from benchmarks.jobs.benchmark import measure
 
@@ -163,6 +175,7 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
         "details": _details,
         "edge": _edge,
         "history": _history,
+        "history-size": _history_size,
         "jobs": _jobs,
         "keys": _keys,
         "limits": _limits,
@@ -182,7 +195,9 @@ _BENCHMARKS: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyTy
 )
 
 #: Too slow to run with the others.
-_BY_NAME_ONLY: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyType({"details-full": _details_full})
+_BY_NAME_ONLY: Mapping[str, Callable[[ProgressCallback], Result]] = MappingProxyType(
+    {"details-full": _details_full, "history-size-full": _history_size_full}
+)
 _ALL = {**_BENCHMARKS, **_BY_NAME_ONLY}
 
 

@@ -1,6 +1,6 @@
 """Answers as they were known at an instant: over HTTP, through the client, and what is refused."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import httpx
 import pyarrow as pa
@@ -85,7 +85,7 @@ async def test_rolled_up_answers_and_the_client_know_it_too(open_api):
     ("as_of", "problem"),
     [
         ("2026-01-06T00:00:00Z", "keeps superseded figures since"),
-        (text(datetime.now(UTC) + timedelta(days=1)), "is in the future"),
+        ("2999-01-06T00:00:00Z", "is in the future"),
         ("2026-01-06T00:00:00", "has no offset"),
         ("yesterday", "is not an ISO 8601 date or time"),
     ],
