@@ -25,7 +25,7 @@ from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import roll_up
-from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.base import Replacement
@@ -130,7 +130,7 @@ def columns_of(report: Report) -> tuple[Column, ...]:
     """Return the columns of the rows."""
     return (
         *(Column(to_snake_case(name), ColumnKind.dimension, nullable=True) for name in report.group_by),
-        *(Column(to_snake_case(name), ColumnKind.integer) for name in report.metrics),
+        *(Column(to_snake_case(name), ColumnKind.integer, fold=Fold.sum) for name in report.metrics),
     )
 
 
