@@ -186,7 +186,7 @@ def create_app(
         redoc_url=None,
         static_url="/docs/assets",
         openapi_url="/openapi.json",
-        # Its spans of requests are wanted where ours are; where nothing is recorded, each request would look for that anew.
+        # Its spans of requests are wanted where ours are; otherwise each request would look up whether anything is recorded.
         telemetry={"tracing": settings.traces != "off", "metrics": False, "logs": False},
         # A redirect would repeat the Host header, which a proxy may have changed, and lose the scheme of the proxy.
         redirect_slashes=False,

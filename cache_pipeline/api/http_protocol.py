@@ -22,38 +22,37 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     header_timeout = HEADER_TIMEOUT_SECONDS
     max_connections = MAX_CONNECTIONS
-    header_deadline: asyncio.TimerHandle | None = None
+    #: Since when it has waited for a request, or for the rest of its header, by the event loop's clock. It means nothing while
+    #: a request is being answered.
+    waiting_since = 0.0
+    _deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request, but not for long. If there are too many connections, end the one that has waited longest.
 
-        Otherwise a few hundred connections that send nothing would keep everybody else out. If all are being answered, this one
-        is refused.
+        Otherwise a few hundred connections that send nothing, or nothing more, would keep all other callers out. If all are
+        being answered, this one is refused.
         """
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
-            waiting = {
-                each: each.header_deadline.when()
-                for each in self.connections
-                if isinstance(each, BoundedHttpProtocol) and each.header_deadline is not None
-            }
-            oldest = min(waiting, key=waiting.__getitem__, default=self)
-            oldest.end()
-            if oldest is self:
-                return
+        self.waiting_since = self.loop.time()
         self._expect_header()
+        if len(self.connections) > self.max_connections:
+            waiting = [each for each in self.connections if isinstance(each, BoundedHttpProtocol) and each.is_idle]
+            min(waiting, key=lambda each: each.waiting_since).end()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request; end the connection if its header is too large."""
         # The first bytes of the next request of a connection that was kept alive.
-        is_first = self.header_deadline is None and self._is_idle
+        is_first = self._deadline is None and self.is_idle
+        if is_first:
+            self.waiting_since = self.loop.time()
         self._header_bytes = len(data) + (0 if is_first else self._header_bytes)
         super().data_received(data)
-        if not self._is_idle:
+        if not self.is_idle:
             self._forget_deadline()
         elif self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse()
+            self.end()
         elif is_first:
             # Most headers arrive whole, and need no timer.
             self._expect_header()
@@ -76,19 +75,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     @property
-    def _is_idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no request is being answered, so that whatever arrives belongs to the header of the next one."""
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete
 
     def _expect_header(self) -> None:
-        self.header_deadline = self.loop.call_later(self.header_timeout, self._refuse)
+        self._deadline = self.loop.call_later(self.header_timeout, self.end)
 
     def _forget_deadline(self) -> None:
-        if self.header_deadline is not None:
-            self.header_deadline.cancel()
-            self.header_deadline = None
-
-    def _refuse(self) -> None:
-        self._forget_deadline()
-        self.transport.abort()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -77,7 +77,7 @@ def _report_definitions(
 
 
 def _sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
-    """Return whether sensors run until somebody switches them in the UI."""
+    """Return whether sensors run until a user switches them in the UI."""
     return dg.DefaultSensorStatus.RUNNING if settings.sensors == "running" else dg.DefaultSensorStatus.STOPPED
 
 

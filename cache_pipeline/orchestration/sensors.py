@@ -82,7 +82,7 @@ def report_sensors(
         partitions: Its partitions.
         job: Its job, which the sensors launch.
         shared: What the sensors of all reports read together.
-        status: Whether they run until somebody switches them in the UI.
+        status: Whether they run until a user switches them in the UI.
     """
     sensors = [_stale_sensor(report, partitions, job, shared, status)]
     if window := refetch_window(report):
@@ -98,7 +98,7 @@ def shared_sensors(
     Args:
         declared: The reports with their partitions.
         jobs: The jobs that the sensors may launch.
-        status: Whether they run until somebody switches them in the UI; the one that prefetches never does by itself.
+        status: Whether they run until a user switches them in the UI; the one that prefetches never does by itself.
     """
     return [
         _incomplete_sensor(declared, jobs, status),

@@ -68,12 +68,17 @@ async def test_endless_header_ends_the_connection():
 async def test_connections_are_bounded():
     async with serving(NarrowProtocol) as port:
         first, second, third, fourth = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
-        # The one that has waited longest for a request makes room, so that silent connections keep nobody out.
+        # The one that has waited longest for a request makes room, so that silent connections keep no caller out.
         assert await ended(first[0]) == b""
         for reader, writer in (second, third, fourth, second):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"204" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-        for _, writer in (first, second, third, fourth):
+        # So does one that was answered and sends nothing more.
+        fifth = await asyncio.open_connection("127.0.0.1", port)
+        assert await ended(third[0]) == b""
+        fifth[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"204" in await asyncio.wait_for(fifth[0].readuntil(b"\r\n\r\n"), 20)
+        for _, writer in (first, second, third, fourth, fifth):
             writer.close()
 
 

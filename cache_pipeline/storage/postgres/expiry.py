@@ -40,7 +40,7 @@ class ExpiryStore:
     def delete_before(self, report: str, tenant: str, instant: datetime) -> int:
         """Delete a report's rows and what is known of them before an instant, in every series; return the number of rows.
 
-        Each series is one transaction, under the lock of its writers, so that nobody sees coverage without its rows.
+        Each series is one transaction, under the lock of its writers, so that no reader sees coverage without its rows.
         """
         with self._connection() as connection:
             found = connection.execute(_SERIES, [report, tenant, instant]).fetchall()

@@ -52,7 +52,7 @@ _Columns = Mapping[str, str]
 def open_personal_data(
     postgres_url: str, reports: Mapping[str, Report], dagster_tables: Sequence[str]
 ) -> Generator[PostgresPersonalData]:
-    """Connect to a server, and let nobody else forget someone meanwhile.
+    """Connect to a server, and let no other process forget a person meanwhile.
 
     Args:
         postgres_url: The server.

@@ -6,7 +6,7 @@ after the instant or, without one, the present row. ``finality_change`` does the
 metric. Only buckets that were final at some time since the log began need versions: of the others nothing can be asked.
 
 Everything is stamped with the database's clock, at the end of the transaction that replaces the rows and under the lock of the
-series. So whoever reads the lock's state after an instant knows everything that was stored until then.
+series. So a process that reads the lock's state after an instant knows everything that was stored until then.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def load_resource(table: WarehouseTable, partitions: Sequence[Interval], rows: R
 
 
 def _find_cause(error: Exception) -> Exception:
-    """Return the error behind dlt's own, which tells of steps and packages."""
+    """Return the error behind dlt's own, which names dlt's steps and packages."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error

@@ -327,8 +327,8 @@ class QueuePush:
     def _raise_if_silent(self, sockets: Sequence[_Socket], now: datetime) -> None:
         """Raise where a ping waits for its answer for too long, of all that has arrived.
 
-        Only that is the vendor's silence. Asking for the figures of many queues takes time too, and so does whoever
-        reads the rows; meanwhile answers wait to be read.
+        Only that is the vendor's silence. Asking for the figures of many queues takes time too, and so does a slow reader
+        of the rows; meanwhile answers wait to be read.
         """
         for socket in sockets:
             if socket.pinged_at is not None and (now - socket.pinged_at).total_seconds() > self._times.silent:
