@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import json
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -19,13 +18,10 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from benchmarks.api import targets
-from benchmarks.api.benchmark import REPORT, create_key, deployment
+from benchmarks.api.benchmark import create_key, servers_with_report
 from benchmarks.api.load import LoadResult, RequestPlan, run_clients
 from benchmarks.api.servers import ChildProcess, run_in_process
-from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import load_reports, migrate_history
-from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.upstream.http import httpx
 
@@ -154,17 +150,9 @@ def measure(progress: ProgressCallback) -> Result:
     Raises:
         BenchmarkError: A server did not start, or a client was refused.
     """
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        (folder / "reports").mkdir()
-        (folder / "reports" / "queue_hour.yaml").write_text(REPORT)
-        progress("starting servers")
-        stores = stack.enter_context(embedded_servers(folder / "servers"))
-        vendor = stack.enter_context(
-            simulator_process(SimulatorSettings(job_seconds_base=0.0, reportdata_rate_limit=1_000_000))
-        )
-        settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder)
-        migrate_history(settings, load_reports(settings))
+    simulated = SimulatorSettings(job_seconds_base=0.0, reportdata_rate_limit=1_000_000)
+    with ExitStack() as stack:
+        settings = stack.enter_context(servers_with_report(simulated, progress)).settings
         key, attacker = create_key(settings), create_key(settings)
         api = stack.enter_context(run_in_process(targets.api, settings))
         stack.enter_context(run_in_process(targets.worker, settings))

@@ -3,7 +3,9 @@
 import asyncio
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -55,37 +57,58 @@ def measure(progress: ProgressCallback) -> Result:
     Raises:
         BenchmarkError: A server did not start, or a request was not answered with 200.
     """
+    simulated = SimulatorSettings(
+        job_seconds_base=_JOB_SECONDS, job_seconds_variation=0.0, reportdata_rate_limit=1_000_000
+    )
+    with ExitStack() as stack:
+        servers = stack.enter_context(servers_with_report(simulated, progress))
+        settings = servers.settings
+        headers = {"Authorization": f"Bearer {create_key(settings)}"}
+        ours = stack.enter_context(run_in_process(targets.api, settings))
+        stack.enter_context(run_in_process(targets.worker, settings))
+        progress("filling the cache")
+        body = _fill_cache(f"{ours.message}/v1/reports/queue_hour?{_HOT}", headers)
+        with Redis.from_url(settings.required_redis_url()) as redis:
+            redis.set(targets.BARE_KEY, body)
+        bare = stack.enter_context(run_in_process(targets.bare, settings.required_redis_url(), free_port()))
+        rows = _measure_hot_reads(progress, ours, bare, headers)
+        progress("hot reads through an nginx cache")
+        with nginx_cache(servers.folder / "nginx", ours.message) as cached:
+            if cached is not None:
+                rows.append(_measure_nginx_cache(cached, headers))
+        progress(f"{_CALLERS} callers of one cold key")
+        rows.extend(_measure_misses(ours.message, servers.vendor, headers))
+        return Result("api", tuple(rows))
+
+
+@dataclass(frozen=True)
+class BenchmarkServers:
+    """Stores and a simulated vendor with one declared report.
+
+    Attributes:
+        folder: An empty folder for further servers; it has `reports`.
+        vendor: The vendor's base URL.
+        settings: Settings of processes of this project.
+    """
+
+    folder: Path
+    vendor: str
+    settings: Settings
+
+
+@contextmanager
+def servers_with_report(simulated: SimulatorSettings, progress: ProgressCallback) -> Generator[BenchmarkServers]:
+    """Start stores and a vendor, and migrate history for the report `queue_hour`."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "reports").mkdir()
         (folder / "reports" / "queue_hour.yaml").write_text(REPORT)
         progress("starting servers")
         stores = stack.enter_context(embedded_servers(folder / "servers"))
-        vendor = stack.enter_context(
-            simulator_process(
-                SimulatorSettings(
-                    job_seconds_base=_JOB_SECONDS, job_seconds_variation=0.0, reportdata_rate_limit=1_000_000
-                )
-            )
-        )
+        vendor = stack.enter_context(simulator_process(simulated))
         settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder)
         migrate_history(settings, load_reports(settings))
-        headers = {"Authorization": f"Bearer {create_key(settings)}"}
-        ours = stack.enter_context(run_in_process(targets.api, settings))
-        stack.enter_context(run_in_process(targets.worker, settings))
-        progress("filling the cache")
-        body = _fill_cache(f"{ours.message}/v1/reports/queue_hour?{_HOT}", headers)
-        with Redis.from_url(stores.redis_url) as redis:
-            redis.set(targets.BARE_KEY, body)
-        bare = stack.enter_context(run_in_process(targets.bare, stores.redis_url, free_port()))
-        rows = _measure_hot_reads(progress, ours, bare, headers)
-        progress("hot reads through an nginx cache")
-        with nginx_cache(folder / "nginx", ours.message) as cached:
-            if cached is not None:
-                rows.append(_measure_nginx_cache(cached, headers))
-        progress(f"{_CALLERS} callers of one cold key")
-        rows.extend(_measure_misses(ours.message, vendor, headers))
-        return Result("api", tuple(rows))
+        yield BenchmarkServers(folder, vendor, settings)
 
 
 def deployment(postgres_url: str, redis_url: str, vendor: str, folder: Path, platform: str = "reportdata") -> Settings:

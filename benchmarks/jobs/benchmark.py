@@ -3,24 +3,19 @@
 import asyncio
 import os
 import signal
-import tempfile
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 
 from benchmarks.api import targets
-from benchmarks.api.benchmark import REPORT, deployment
+from benchmarks.api.benchmark import servers_with_report
 from benchmarks.api.servers import ChildProcess, run_in_process
 from benchmarks.jobs.rabbitmq import rabbitmq
-from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import load_reports, migrate_history
-from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import ApiSettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.storage.job import JobState
@@ -48,25 +43,19 @@ def measure(progress: ProgressCallback) -> Result:
     Raises:
         BenchmarkError: A request was not answered with 202, or the jobs did not end in time.
     """
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        (folder / "reports").mkdir()
-        (folder / "reports" / "queue_hour.yaml").write_text(REPORT)
-        progress("starting servers")
-        stores = stack.enter_context(embedded_servers(folder / "servers"))
-        broker = stack.enter_context(rabbitmq(folder / "rabbitmq"))
-        simulated = SimulatorSettings(job_seconds_base=1.0, reportdata_rate_limit=1_000_000)
-        vendor = stack.enter_context(simulator_process(simulated))
-        settings = deployment(stores.postgres_url, stores.redis_url, vendor, folder).model_copy(
+    simulated = SimulatorSettings(job_seconds_base=1.0, reportdata_rate_limit=1_000_000)
+    with ExitStack() as stack:
+        servers = stack.enter_context(servers_with_report(simulated, progress))
+        broker = stack.enter_context(rabbitmq(servers.folder / "rabbitmq"))
+        settings = servers.settings.model_copy(
             update={
                 "api": ApiSettings(auth="off", requests_per_minute=10_000_000),
                 "jobs": JobSettings(queue_url=SecretStr(broker), concurrency=_CONCURRENCY),
             }
         )
-        migrate_history(settings, load_reports(settings))
         api = stack.enter_context(run_in_process(targets.api, settings))
         workers = [stack.enter_context(run_in_process(targets.worker, settings)) for _ in range(_WORKERS)]
-        return asyncio.run(_run(progress, settings, api.message, vendor, workers))
+        return asyncio.run(_run(progress, settings, api.message, servers.vendor, workers))
 
 
 async def _run(
