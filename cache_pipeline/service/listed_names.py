@@ -13,6 +13,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.names import NamePage, NameSelection
 from cache_pipeline.service.live_answers import NothingListed
 from cache_pipeline.service.names import MAX_NAMES_AGE, refresh_lookup
+from cache_pipeline.service.recent_failures import RecentFailures
 from cache_pipeline.storage.base import NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.vendors.registry import find_vendor
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 #: For so long after a failure this process does not read the listing again, however many callers it has.
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
 _PAUSE_AFTER_REFUSAL = timedelta(minutes=1)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    error: CachePipelineError
-    until: datetime
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class ListedNames:
     coalescer: Coalescer[datetime, None]
     clock: Callable[[], datetime]
     _listed_at: dict[str, datetime] = field(default_factory=dict[str, datetime])
-    _failures: dict[str, _Failure] = field(default_factory=dict[str, _Failure])
+    _failures: RecentFailures = field(default_factory=RecentFailures)
 
     async def page(self, scope: NameScope, lookup: Lookup, selection: NameSelection) -> tuple[NamePage, datetime]:
         """Return some entries of a listing, and when it was read.
@@ -71,16 +66,12 @@ class ListedNames:
             listed_at = await self._stored_at(key, scope, lookup)
         if listed_at is None:
             return await self.coalescer.run(key, lambda _notify: self._refresh(key, scope, lookup))
-        if self._is_old(listed_at) and not self._recent_failure(key):
+        if self._is_old(listed_at) and self._failures.find(key, self.clock()) is None:
             self.coalescer.run_in_background(key, lambda: self._refresh(key, scope, lookup))
         return listed_at
 
     def _is_old(self, listed_at: datetime) -> bool:
         return self.clock() - listed_at >= MAX_NAMES_AGE
-
-    def _recent_failure(self, key: str) -> CachePipelineError | None:
-        failure = self._failures.get(key)
-        return failure.error if failure is not None and self.clock() < failure.until else None
 
     async def _stored_at(self, key: str, scope: NameScope, lookup: Lookup) -> datetime | None:
         state = (await asyncio.to_thread(self.store.state, scope)).get(lookup.name)
@@ -91,7 +82,7 @@ class ListedNames:
 
     async def _refresh(self, key: str, scope: NameScope, lookup: Lookup) -> datetime:
         """Read a listing, unless another process has done so meanwhile."""
-        if (error := self._recent_failure(key)) is not None:
+        if (error := self._failures.find(key, self.clock())) is not None:
             raise error
 
         async def is_listed() -> bool:
@@ -104,9 +95,10 @@ class ListedNames:
                     self._listed_at[key] = await self._read(scope, lookup)
                 except CachePipelineError as error:
                     pause = _PAUSE_AFTER_REFUSAL if isinstance(error, NothingListed) else _PAUSE_AFTER_FAILURE
-                    self._failures[key] = _Failure(error, self.clock() + pause)
+                    now = self.clock()
+                    self._failures.record(key, error, now, now + pause)
                     raise
-        self._failures.pop(key, None)
+        self._failures.forget(key)
         return self._listed_at[key]
 
     async def _read(self, scope: NameScope, lookup: Lookup) -> datetime:

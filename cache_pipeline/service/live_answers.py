@@ -19,6 +19,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.service.names import LookupResult, refresh_lookup
+from cache_pipeline.service.recent_failures import RecentFailures
 from cache_pipeline.storage.answer import ASKED, Answer, Completeness, LiveDelivery, render_document, render_live
 from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
@@ -105,12 +106,6 @@ def failure_key(key: str) -> str:
     return f"{key}:failure"
 
 
-@dataclass(frozen=True)
-class _Failure:
-    error: CachePipelineError
-    until: datetime
-
-
 def _render_failure(error: CachePipelineError, now: datetime) -> Answer:
     """Return an error as the other processes read it, with what a caller may see of it."""
     document = {
@@ -163,9 +158,12 @@ class LiveAnswers:
     single_flight: SingleFlight
     coalescer: Coalescer[Answer, None]
     clock: Callable[[], datetime]
-    _failures: dict[str, _Failure] = field(default_factory=dict[str, _Failure])
+    _failures: RecentFailures = field(default_factory=RecentFailures)
     _recent: dict[str, Answer] = field(default_factory=dict[str, Answer])
     _sought: set[str] = field(default_factory=set[str])
+    _listings_sought: dict[tuple[NameScope, str], datetime] = field(
+        default_factory=dict[tuple[NameScope, str], datetime]
+    )
 
     async def answer(self, report: LiveReport, tenant: str) -> tuple[Answer, bool]:
         """Return the answer of a live report, and whether it was at hand.
@@ -230,25 +228,22 @@ class LiveAnswers:
                 except CachePipelineError as error:
                     await self._share_failure(key, error)
                     raise
-        self._failures.pop(key, None)
+        self._failures.forget(key)
         if found is None:
             raise RuntimeError("a live answer was neither found nor asked for; this is a bug in the single flight")
         return found
 
     async def _share_failure(self, key: str, error: CachePipelineError) -> None:
         now = self.clock()
-        for past in [each for each, failure in self._failures.items() if failure.until <= now]:
-            del self._failures[past]
-        self._failures[key] = _Failure(error, now + _PAUSE_AFTER_FAILURE)
+        self._failures.record(key, error, now, now + _PAUSE_AFTER_FAILURE)
         # What is wrong with this process, such as its settings, is not so with others.
-        if isinstance(error, UpstreamError | SchemaMismatch) and timedelta(0) < _PAUSE_AFTER_FAILURE:
+        if isinstance(error, UpstreamError | SchemaMismatch):
             await self.hot.put_for(failure_key(key), _render_failure(error, now), _PAUSE_AFTER_FAILURE)
 
     async def _raise_recent_failure(self, key: str) -> None:
         """Raise the error that this or another process met a moment ago, instead of asking again."""
-        failure = self._failures.get(key)
-        if failure is not None and self.clock() < failure.until:
-            raise failure.error
+        if (error := self._failures.find(key, self.clock())) is not None:
+            raise error
         if (entry := await self.hot.get_entry(failure_key(key))) is not None:
             raise _read_failure(entry.answer.body)
 
@@ -303,9 +298,12 @@ class LiveAnswers:
             cost: Seconds that it took.
         """
         observed_at = answer.completeness.fetched_at
+        # Callers name the ids of some answers, so there may be any number of keys.
+        for past in [each for each, recent in self._recent.items() if not self._is_current(recent)]:
+            del self._recent[past]
         self._recent[key] = answer
-        if observed_at is not None and (life := observed_at + LIVE_TTL - self.clock()) > timedelta(0):
-            await self.hot.put_for(key, answer, life, cost)
+        if observed_at is not None:
+            await self.hot.put_for(key, answer, observed_at + LIVE_TTL - self.clock(), cost)
 
     async def listed_ids(self, report: LiveReport, tenant: str) -> list[str]:
         """Return the ids of what a report observes; its listing is read if it never was.
@@ -332,8 +330,8 @@ class LiveAnswers:
     async def seek_unlisted(self, report: LiveReport, tenant: str, ids: Collection[str | None]) -> None:
         """Read the listing again if it has never had some of these ids, such as that of a queue that was made today.
 
-        Each id causes this once in a process, and all of them at most once in ten minutes in the deployment. A vendor that fails
-        is only logged: the listing is read daily.
+        Each id causes this once in a process, and all of them at most once in ten minutes in the deployment; where the listing
+        cannot be read, once in ten minutes in each process. A vendor that fails is only logged: the listing is read daily.
 
         Args:
             report: The live report.
@@ -345,19 +343,26 @@ class LiveAnswers:
             return
         lookup, scope = _find_lookup(report), NameScope(tenant, report.account_id)
         known = (await asyncio.to_thread(self.names.versions, scope, {lookup.name: unknown})).get(lookup.name, {})
-        state = (await asyncio.to_thread(self.names.state, scope)).get(lookup.name)
         if len(self._sought) > _MAX_SOUGHT:
             self._sought.clear()
         self._sought.update(known)
         unknown -= known.keys()
-        is_due = state is None or state.listed_at is None or self.clock() - state.listed_at >= _LISTING_AGE
-        if not unknown or not is_due:
+        if not unknown or not await self._is_listing_due(lookup, scope):
             return
         self._sought.update(unknown)
+        self._listings_sought[scope, lookup.name] = self.clock()
         try:
             await self._refresh_listing(report, lookup, scope)
         except CachePipelineError as error:
             logger.info("%s: the listing of %s could not be read again: %s", report.name, lookup.name, error)
+
+    async def _is_listing_due(self, lookup: Lookup, scope: NameScope) -> bool:
+        """Return whether a listing may be read again because of an unknown id."""
+        now, sought_at = self.clock(), self._listings_sought.get((scope, lookup.name))
+        if sought_at is not None and now - sought_at < _LISTING_AGE:
+            return False
+        state = (await asyncio.to_thread(self.names.state, scope)).get(lookup.name)
+        return state is None or state.listed_at is None or now - state.listed_at >= _LISTING_AGE
 
     async def _refresh_listing(self, report: LiveReport, lookup: Lookup, scope: NameScope) -> LookupResult:
         client, vendor = self.clients[report.account_id], find_vendor(report.platform)

@@ -104,6 +104,21 @@ async def test_without_redis_a_process_asks_no_more_often(open_api):
         assert answer.body != answers[0].content
 
 
+async def test_old_answers_fill_no_memory(open_api):
+    clock = Now()
+    async with open_api(live=[live_report()], vendor=QUIET, clock=clock) as api:
+        live = api.query_service.report_service.live
+        live = replace(live, clock=clock.utc)
+        answer, _ = await live.answer(live_report(), "default")
+        for number in range(3):
+            # As if callers had named other ids each time.
+            await live.store(f"other ids {number}", answer)
+        assert len(live._recent) > 3
+        clock.ahead += LIVE_TTL
+        await live.store("other ids 3", answer)
+        assert set(live._recent) == {"other ids 3"}
+
+
 @pytest.mark.parametrize("body", [{"interval": DAY}, {"interval": "2030-01-01/2030-01-02"}])
 async def test_history_is_refused_with_one_clear_error(open_api, body):
     async with open_api(live=[live_report()], vendor=QUIET) as api:

@@ -35,6 +35,12 @@ def _rows(document):
     return [dict(zip(document["columns"], row, strict=True)) for row in document["rows"]]
 
 
+async def _end_a_call(api):
+    """Let today have a call, also in the first hours of a Sunday."""
+    answer = await api.vendor.post("/simulator/calls", json={"wait_seconds": 0, "talk_seconds": 0})
+    assert answer.status_code == 201
+
+
 async def _answer(api, accept="application/json", **parameters):
     headers = {"Accept": f"{accept}, application/problem+json;q=0.1", "Prefer": "wait=20"}
     return await api.http.get("/v1/reports/today", params={"interval": _day(), **parameters}, headers=headers)
@@ -44,6 +50,7 @@ async def _answer(api, accept="application/json", **parameters):
 async def test_one_answer_has_history_and_the_present(open_api):
     async with open_api(TODAY, live=[LIVE], vendor=VENDOR, clock=Now()) as api:
         api.start_worker()
+        await _end_a_call(api)
         await api.vendor.post("/simulator/calls", json={"queue": 1, "wait_seconds": 600})
         plain = (await _answer(api)).json()
         both = await _answer(api, live="true", names="true", measures="service_level")
@@ -85,6 +92,7 @@ async def test_stored_figures_are_answered_if_the_present_is_unknown(open_api):
     permissions = {"demo-client": {"analytics:conversationAggregate:view", "routing:queue:view"}}
     async with open_api(TODAY, live=[LIVE], vendor={**VENDOR, "client_permissions": permissions}, clock=Now()) as api:
         api.start_worker()
+        await _end_a_call(api)
         document = (await _answer(api, live="true")).json()
         assert _rows(document)
         assert "analytics:queueObservation:view" in document["liveProblem"]

@@ -71,12 +71,15 @@ def request_with(key: str, headers: bytes, body: bytes) -> bytes:
 
 
 async def exchange(url: str, sent: bytes) -> bytes:
-    """Send bytes, and return all that is answered until the server closes the connection or is silent."""
+    """Send bytes, and return all that is answered until the server closes the connection or is silent.
+
+    It is given time to begin: an answer that comes too late would look like none.
+    """
     reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
     received = b""
     try:
         writer.write(sent)
-        while part := await asyncio.wait_for(reader.read(65_536), 0.5):
+        while part := await asyncio.wait_for(reader.read(65_536), 0.5 if received else 5):
             received += part
     except (TimeoutError, ConnectionError):
         pass

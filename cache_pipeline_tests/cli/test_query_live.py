@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
@@ -56,7 +57,9 @@ def test_live_report_is_queried_without_an_interval(run_cli, tmp_path, monkeypat
     assert "observed 20" in shown
 
 
-def test_live_part_is_beside_stored_figures(run_cli):
+def test_live_part_is_beside_stored_figures(run_cli, simulator_url):
+    # At night there may be no other call.
+    httpx.post(f"{simulator_url}/simulator/calls", json={"wait_seconds": 0, "talk_seconds": 0}).raise_for_status()
     day = datetime.now(UTC) - timedelta(hours=1)
     interval = f"{day:%Y-%m-%dT%H:00Z}/PT2H"
     code, text = run_cli("query", "conversation_hour", interval, "--live", "--format", "csv", "--local-time")

@@ -13,7 +13,22 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
 #: Shell builtins and programs of the system, which are not checked.
 SYSTEM_COMMANDS = {
-    *("cat", "celery", "cp", "curl", "docker", "export", "helm", "kubectl", "pg_dump", "pip", "psql", "set", "source"),
+    *(
+        "cat",
+        "celery",
+        "cp",
+        "curl",
+        "docker",
+        "export",
+        "helm",
+        "kubectl",
+        "mkdir",
+        "pg_dump",
+        "pip",
+        "psql",
+        "set",
+        "source",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import psycopg
@@ -116,8 +117,9 @@ def test_fresh_figures_skip_the_tick(hourly_bench: Bench, instance: dg.DagsterIn
 @pytest.fixture
 def recent_bench(servers: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Bench]:
     """Open a bench whose first day is three days ago, with the vendor's refetch window."""
-    first = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
-    with open_bench(servers, tmp_path, declaration(start=first)) as bench:
+    # Of the report's calendar: late in the evening UTC has another day.
+    today = datetime.now(ZoneInfo(declaration()["time_zone"])).date()
+    with open_bench(servers, tmp_path, declaration(start=f"{today - timedelta(days=3)}")) as bench:
         yield bench
 
 

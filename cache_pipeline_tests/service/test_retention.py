@@ -42,7 +42,7 @@ def test_retention_must_outlast_the_refetch_window() -> None:
 
 async def test_expired_history_is_deleted_and_never_asked_for_again(open_world: OpenWorld) -> None:
     async with open_world(REPORT) as world:
-        # The oldest of the days is kept when they are fetched, and the two oldest are not four days later.
+        # All four days are kept when they are fetched; three days later only the last one is.
         world.clock.at = datetime(2026, 1, 3, 12, tzinfo=UTC)
         await world.fetch_and_store(DAYS, REPORT)
         world.clock.move(days=3)

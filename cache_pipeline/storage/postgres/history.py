@@ -122,15 +122,18 @@ class PostgresHistory:
     def _reading_rows(self) -> Generator[Any]:
         """Yield a cursor of the replica if it can be used, else of the primary."""
         if self._replica is not None:
-            with self._transaction() as cursor:
-                cursor.execute("SELECT pg_current_wal_insert_lsn()::text")
-                (position,) = cursor.fetchone()
-            with self._replica.transaction(position) as cursor:
+            with self._replica.transaction(self._read_log_position) as cursor:
                 if cursor is not None:
                     yield cursor
                     return
         with self._transaction() as cursor:
             yield cursor
+
+    def _read_log_position(self) -> str:
+        with self._transaction() as cursor:
+            cursor.execute("SELECT pg_current_wal_insert_lsn()::text")
+            (position,) = cursor.fetchone()
+        return position
 
     def coverage(self, series: Series, interval: Interval | None = None) -> Coverage:
         """Read the coverage of a series, including the fetch times of the final parts of `interval`."""

@@ -21,6 +21,8 @@ _MAX_WAIT_SECONDS = 0.25
 _POLL_SECONDS = 0.01
 #: After a failure the replica is not used for this long, so that not every read waits for it.
 _PAUSE_SECONDS = 10.0
+#: After it was too late it is not used for this long. One that was promoted is always too late.
+_LATE_PAUSE_SECONDS = 1.0
 #: One that was promoted no longer follows the primary.
 _HAS_REPLAYED = "SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= '{}'::pg_lsn"
 
@@ -43,20 +45,21 @@ class ReadReplica:
         self._lock = threading.Lock()
         self._closing = ExitStack()
         self._connections: ConnectionPool | None = None
-        self._paused_until: float | None = None
+        self._paused_until = 0.0
+        self._has_failed = False
 
     @contextmanager
-    def transaction(self, position: str) -> Generator[ArrowCursor | None]:
+    def transaction(self, read_position: Callable[[], str]) -> Generator[ArrowCursor | None]:
         """Yield a cursor of the replica, or None if it is not available or too late.
 
         Args:
-            position: The position in the primary's log up to which the replica must have replayed it.
+            read_position: Reads the position in the primary's log up to which the replica must have replayed it.
 
         Raises:
             ReplicaUnavailable: The replica failed after the cursor was used. The next read uses the primary.
         """
         with ExitStack() as stack:
-            cursor = self._caught_up(stack, position)
+            cursor = self._caught_up(stack, read_position)
             try:
                 yield cursor
             except (HistoryUnavailable, Error) as error:
@@ -67,22 +70,27 @@ class ReadReplica:
         """Close all connections."""
         self._closing.close()
 
-    def _caught_up(self, stack: ExitStack, position: str) -> ArrowCursor | None:
+    def _caught_up(self, stack: ExitStack, read_position: Callable[[], str]) -> ArrowCursor | None:
         """Return a cursor once the replica has replayed a position, or None if it does not in time."""
-        if self._paused_until is not None and self._clock() < self._paused_until:
+        if self._is_paused():
             return None
+        position = read_position()
         try:
+            connections = self._connect()
+            if connections is None:
+                return None
             with ExitStack() as opened:
-                cursor = opened.enter_context(self._connect().transaction())
+                cursor = opened.enter_context(connections.transaction())
                 if not self._wait_until_replayed(cursor, position):
                     logger.debug("the replica of PostgreSQL is late, so rows are read from the primary")
+                    self._paused_until = self._clock() + _LATE_PAUSE_SECONDS
                     return None
                 stack.enter_context(opened.pop_all())
         except (HistoryUnavailable, Error) as error:
             self._pause(error)
             return None
-        if self._paused_until is not None:
-            self._paused_until = None
+        if self._has_failed:
+            self._has_failed = False
             logger.warning("the replica of PostgreSQL is available again")
         return cursor
 
@@ -96,16 +104,25 @@ class ReadReplica:
                 return False
             self._sleep(_POLL_SECONDS)
 
-    def _connect(self) -> ConnectionPool:
+    def _connect(self) -> ConnectionPool | None:
+        """Return the connections, or None if another thread has just failed to connect while this one waited for it."""
         with self._lock:
-            if self._connections is None:
-                connection = self._closing.enter_context(ArrowConnection.connect(self._url))
+            if self._connections is None and not self._is_paused():
+                try:
+                    connection = self._closing.enter_context(ArrowConnection.connect(self._url))
+                except Error as error:
+                    self._pause(error)
+                    return None
                 self._connections = ConnectionPool(connection)
                 self._closing.callback(self._connections.close)
             return self._connections
 
+    def _is_paused(self) -> bool:
+        return self._clock() < self._paused_until
+
     def _pause(self, error: BaseException) -> None:
-        if self._paused_until is None:
+        if not self._has_failed:
+            self._has_failed = True
             # Not the driver's own text, which may repeat parts of the URL.
             logger.warning(
                 "the replica of PostgreSQL is unavailable (%s), so rows are read from the primary; check"

@@ -99,7 +99,9 @@ class RedisHotTier:
         await self._link.execute(write, fallback=None)
 
     async def put_for(self, key: str, answer: Answer, life: timedelta, cost: float = 0.0) -> None:
-        """Store an answer of any size for a time of its own. See the port for the arguments."""
+        """Store an answer of any size for a time of its own; without any time it is not stored. See the port for the arguments."""
+        if life <= timedelta(0):
+            return
         seconds = jitter_ttl(life, self._uniform).total_seconds()
         value = _serialize(answer, self._now(), seconds, cost)
         await self._link.execute(lambda: self._redis.set(key, value, px=int(seconds * 1000)), fallback=None)

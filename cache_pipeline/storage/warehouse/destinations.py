@@ -29,6 +29,10 @@ def open_warehouse(url: str, data_dir: Path) -> Warehouse:
     """
     parts = _split(url)
     if parts.scheme in _FILE_SCHEMES:
+        if "@" in parts.netloc:
+            raise WarehouseRefused(
+                f"{parts.scheme}:// takes no user and password: credentials of file stores come from the environment"
+            )
         return FileWarehouse(_without_options(parts), data_dir / "warehouse")
     return DatabaseWarehouse(read_database(url), data_dir / "warehouse")
 
@@ -96,7 +100,8 @@ def _server(kind: str) -> Callable[[SplitResult], Database]:
         options = {name: value for name, value in _options(parts).items() if name != _DATASET}
         scheme = "postgresql" if kind == "postgres" else kind
         credentials = parts._replace(scheme=scheme, query=urlencode(options), fragment="").geturl()
-        secrets = {secret for secret in (parts.password, unquote(parts.password or "")) if secret}
+        # Which options are secret, such as a private key's passphrase, differs by database.
+        secrets = {secret for secret in (parts.password, unquote(parts.password or ""), *options.values()) if secret}
         return Database(kind, _safe_name(parts), {"credentials": credentials}, frozenset(secrets))
 
     return read

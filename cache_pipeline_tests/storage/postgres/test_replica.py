@@ -1,7 +1,7 @@
 """Rows are read from a replica that is not behind; otherwise from the primary, with the same result."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -45,8 +45,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     caught_up = ReadReplica._caught_up
 
-    def recorded(self: ReadReplica, stack: ExitStack, position: str) -> Any:
-        cursor = caught_up(self, stack, position)
+    def recorded(self: ReadReplica, stack: ExitStack, read_position: Callable[[], str]) -> Any:
+        cursor = caught_up(self, stack, read_position)
         found.append("primary" if cursor is None else "replica")
         return cursor
 
@@ -59,8 +59,9 @@ def replay(server: Server, *, pause: bool) -> None:
         connection.execute(f"SELECT pg_wal_replay_{'pause' if pause else 'resume'}()")
 
 
-def test_rows_are_as_new_as_their_coverage(history: PostgresHistory, reads: list[str]):
+def test_rows_are_as_new_as_their_coverage(history: PostgresHistory, reads: list[str], monkeypatch: pytest.MonkeyPatch):
     """Each read follows a write at once, so that the replica has had no time."""
+    monkeypatch.setattr("cache_pipeline.storage.postgres.replica._MAX_WAIT_SECONDS", 10.0)
     for offered in range(1, 6):
         history.replace(replacement(hours(0, 6), offered=offered))
         assert history.coverage(Series(REPORT)).final
