@@ -11,7 +11,9 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, VERSIONS_SCHEMA
+from cache_pipeline.storage.postgres.schemas import OWN_SCHEMA
+from cache_pipeline.storage.postgres.series_lock import series_lock
+from cache_pipeline.storage.postgres.stored_series import find_row_tables
 from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 _SERIES = """
@@ -47,21 +49,19 @@ class ExpiryStore:
         deleted = 0
         for (series,) in found:
             with self._connection() as connection:
-                connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [series])
+                connection.execute(series_lock(series))
                 deleted += _delete_rows(connection, report, series, instant)
                 _delete_knowledge(connection, series, instant)
         return deleted
 
 
 def _delete_rows(connection: Connection[Any], report: str, series: str, instant: datetime) -> int:
-    versions = Identifier(VERSIONS_SCHEMA, report)
-    (has_versions,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [versions.as_string()]).fetchone() or (
-        False,
-    )
-    delete = "DELETE FROM {} WHERE series = %s AND interval_start < %s"
-    if has_versions:
-        connection.execute(SQL(delete).format(versions), [series, instant])
-    return connection.execute(SQL(delete).format(Identifier(HISTORY_SCHEMA, report)), [series, instant]).rowcount
+    delete = SQL("DELETE FROM {} WHERE series = %s AND interval_start < %s")
+    counts = [
+        connection.execute(delete.format(table), [series, instant]).rowcount
+        for table in find_row_tables(connection, report)
+    ]
+    return counts[0] if counts else 0
 
 
 def _delete_knowledge(connection: Connection[Any], series: str, instant: datetime) -> None:

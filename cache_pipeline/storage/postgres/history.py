@@ -37,10 +37,10 @@ from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
 from cache_pipeline.storage.postgres.ranges import multirange, text_array
 from cache_pipeline.storage.postgres.replica import ReadReplica
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE, server_name
+from cache_pipeline.storage.postgres.series_lock import series_lock
 from cache_pipeline.storage.postgres.versions import (
     keep_lost_finality,
     keep_superseded,
-    lock_series,
     read_before_image,
     read_known,
     rows_as_of,
@@ -234,7 +234,7 @@ class PostgresHistory:
         series, keep = replacement.series, replacement.series.report.time_travel
         covered = replacement.covered
         with self._transaction() as cursor:
-            cursor.execute(lock_series(series))
+            cursor.execute(series_lock(series.id).as_string())
             _refuse_lost_claims(cursor, replacement.claims)
             refuse_older(cursor, replacement)
             before = read_before_image(cursor, series, covered) if keep and covered else None
@@ -307,7 +307,7 @@ class PostgresHistory:
             keys=Literal([name for _, name in ended]),
         )
         with self._transaction() as cursor:
-            cursor.execute(lock_series(series))
+            cursor.execute(series_lock(series.id).as_string())
             cursor.execute(find.as_string())
             buckets = IntervalSet(Interval(start, end) for start, end in cursor.fetchall())
             if buckets:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -28,7 +28,7 @@ from cache_pipeline.storage.postgres.schemas import (
     VERSIONS_SCHEMA,
     server_name,
 )
-from cache_pipeline.storage.postgres.stored_series import SERIES_TABLES
+from cache_pipeline.storage.postgres.stored_series import delete_series
 
 _LOCK = "cache_pipeline.forget"
 _TEXTS = ("text", "character varying", "json", "jsonb", "text[]")
@@ -204,7 +204,8 @@ class PostgresPersonalData:
         current = {series for series, report, tenant in held if self._is_current(series, report, tenant)}
         dropped = [(series, report) for series, report, _ in held if series not in current]
         for series, report in dropped:
-            self._drop_series(series, report)
+            with self._connection.transaction():
+                delete_series(self._connection, series, report)
         declared = sorted({report for series, report, _ in held if series in current})
         yield Erasure(
             "PostgreSQL",
@@ -218,18 +219,6 @@ class PostgresPersonalData:
 
     def _is_current(self, series: str, report: str, tenant: str) -> bool:
         return report in self._reports and Series(self._reports[report], tenant).id == series
-
-    def _drop_series(self, series: str, report: str) -> None:
-        with self._connection.transaction():
-            for schema in (HISTORY_SCHEMA, VERSIONS_SCHEMA):
-                with suppress(psycopg.errors.UndefinedTable), self._connection.transaction():
-                    self._connection.execute(
-                        SQL("DELETE FROM {} WHERE series = %s").format(Identifier(schema, report)), [series]
-                    )
-            for name in SERIES_TABLES:
-                self._connection.execute(
-                    SQL("DELETE FROM {} WHERE series = %s").format(Identifier(OWN_SCHEMA, name)), [series]
-                )
 
 
 def _text_columns(columns: _Columns) -> list[str]:

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, VERSIONS_SCHEMA
+from cache_pipeline.storage.postgres.series_lock import series_lock
 from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 _LIST = """
@@ -53,6 +54,28 @@ class HeldSeries:
     fetched_at: datetime | None
 
 
+def find_row_tables(connection: Connection[TupleRow], report: str) -> list[Identifier]:
+    """Return the tables with rows of a report that exist: those that count now, and those that were replaced."""
+    tables = [Identifier(schema, report) for schema in (HISTORY_SCHEMA, VERSIONS_SCHEMA)]
+    rows = connection.execute(
+        "SELECT to_regclass(name) IS NOT NULL FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, position) ORDER BY position",
+        [[table.as_string() for table in tables]],
+    ).fetchall()
+    return [table for table, (exists,) in zip(tables, rows, strict=True) if exists]
+
+
+def delete_series(connection: Connection[TupleRow], series: str, report: str) -> int:
+    """Delete the rows of a series and everything known of it in the connection's transaction; return the number of rows."""
+    connection.execute(series_lock(series))
+    delete = SQL("DELETE FROM {} WHERE series = %s")
+    counts = [
+        connection.execute(delete.format(table), [series]).rowcount for table in find_row_tables(connection, report)
+    ]
+    for name in SERIES_TABLES:
+        connection.execute(delete.format(Identifier(OWN_SCHEMA, name)), [series])
+    return counts[0] if counts else 0
+
+
 class SeriesStore:
     """The series of all tenants."""
 
@@ -76,17 +99,7 @@ class SeriesStore:
     def drop(self, series: HeldSeries) -> int:
         """Delete the rows of a series and everything known of it, in one transaction; return the number of rows."""
         with self._connection() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [series.id])
-            table = Identifier(HISTORY_SCHEMA, series.report)
-            deleted = connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(table), [series.id]).rowcount
-            versions = connection.execute("SELECT to_regclass(%s)", [f'{VERSIONS_SCHEMA}."{series.report}"']).fetchone()
-            if versions and versions[0]:
-                kept = Identifier(VERSIONS_SCHEMA, series.report)
-                connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(kept), [series.id])
-            for name in SERIES_TABLES:
-                known = Identifier(OWN_SCHEMA, name)
-                connection.execute(SQL("DELETE FROM {} WHERE series = %s").format(known), [series.id])
-        return deleted
+            return delete_series(connection, series.id, series.report)
 
 
 @contextmanager

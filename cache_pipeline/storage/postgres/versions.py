@@ -27,6 +27,7 @@ from cache_pipeline.storage.base import KnownThen, Replacement
 from cache_pipeline.storage.postgres.groups import same_group
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange, text_array
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, VERSIONS_SCHEMA
+from cache_pipeline.storage.postgres.series_lock import series_lock
 
 _SELECT_FINAL = SQL(
     """
@@ -82,12 +83,6 @@ class BeforeImage:
 
     final: Mapping[str, IntervalSet]
     versioned: IntervalSet
-
-
-def lock_series(series: Series, *, shared: bool = False) -> str:
-    """Return the statement that waits for the writers of a series; writers hold the lock until their transaction ends."""
-    name = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    return SQL("SELECT {}(hashtextextended({}, 0))").format(SQL(name), Literal(series.id)).as_string()
 
 
 def read_before_image(cursor: Any, series: Series, covered: IntervalSet) -> BeforeImage:
@@ -156,7 +151,7 @@ def keep_lost_finality(cursor: Any, series: Series, lost: IntervalSet) -> None:
 
 def read_known(cursor: Any, series: Series, interval: Interval, as_of: datetime) -> KnownThen:
     """Read what was known of an interval at an instant, after every writer that may have known more has ended."""
-    cursor.execute(lock_series(series, shared=True))
+    cursor.execute(series_lock(series.id, shared=True).as_string())
     query = _KNOWN.format(
         final=bounds_as_json(Identifier("known", "final")),
         series=Literal(series.id),
