@@ -27,7 +27,13 @@ from cache_pipeline_tests.test_path_patterns import TRICKS
 
 LIMITS = "/api/v2/organizations/limits/namespaces"
 EVALUATIONS = "/api/v2/analytics/evaluations/aggregates/query"
-PASSED = [f"GET {LIMITS}/*", f"POST {EVALUATIONS}", "GET /api/v2/teapots/**", "DELETE /api/v2/teapots/old"]
+PASSED = [
+    f"GET {LIMITS}/*",
+    f"POST {EVALUATIONS}",
+    "GET /api/v2/teapots/**",
+    "DELETE /api/v2/teapots/old",
+    "POST /api/v2/teapots/brew",
+]
 GENESYS = {"genesys": {"pass_through": PASSED}}
 ERROR_FIELDS = {"message", "code", "status", "contextId", "details", "errors"}
 
@@ -248,6 +254,9 @@ async def test_only_what_is_safe_to_repeat_is_sent_again(open_vendor):
         vendor.answers = [Response(status_code=503), JSONResponse({})]
         assert (await api.http.post(EVALUATIONS, json={}, headers=key)).status_code == 200
         assert len(vendor.requests) == 4
+        vendor.answers = [Response(status_code=502), JSONResponse({})]
+        assert (await api.http.post("/api/v2/teapots/brew", json={}, headers=key)).status_code == 502
+        assert len(vendor.requests) == 5
 
 
 async def test_refusals_are_in_the_vendors_form(open_vendor):
