@@ -33,8 +33,8 @@ from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema, to_
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 

@@ -32,7 +32,7 @@ from cache_pipeline.service.live_push import LivePush
 from cache_pipeline.settings import Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorError, SimulatorSettings, running_simulator
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.base import HotEntry, HotTier
+from cache_pipeline.storage.ports.hot import HotEntry, HotTier
 from cache_pipeline.upstream.http import httpx
 
 _PROCESSES, _WALLBOARDS, _QUEUES, _PEER_SECONDS = 4, 40, 60, 5

@@ -74,7 +74,7 @@ async def refresh_names(
     """
     from cache_pipeline.redis_connection import open_redis
     from cache_pipeline.service.names import refresh_lookup
-    from cache_pipeline.storage.base import NameScope
+    from cache_pipeline.storage.ports.names import NameScope
 
     scope = NameScope(settings.tenant, account_id)
     connection = connect_vendor(settings, account_id)
@@ -94,7 +94,7 @@ async def refresh_needed_names(settings: Settings, reports: Mapping[str, Report]
         UpstreamError: As ``refresh_names``.
     """
     from cache_pipeline.service.names import MAX_NAMES_AGE
-    from cache_pipeline.storage.base import NameScope
+    from cache_pipeline.storage.ports.names import NameScope
 
     now = utc_now()
     for account_id, lookups in lookups_by_account(reports).items():

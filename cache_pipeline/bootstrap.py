@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from cache_pipeline.service.names import Names
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.service.report_service import ReportService
-    from cache_pipeline.storage.base import HotTier
+    from cache_pipeline.storage.ports.hot import HotTier
     from cache_pipeline.storage.published import EdgeTier
     from cache_pipeline.storage.published.iceberg import Registration
     from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig

@@ -23,7 +23,7 @@ from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 

@@ -18,7 +18,7 @@ from benchmarks.jobs.rabbitmq import rabbitmq
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.settings import ApiSettings, JobSettings, Settings
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries

@@ -30,8 +30,8 @@ from cache_pipeline.rows.row_checks import check_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.vendors.base import VendorJobStatus
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from cache_pipeline.api.audit import HAS_SENT_KEY
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 
 #: The fields that are read; a form with very many others is refused.
 _MAX_FIELDS = 20

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from cache_pipeline.api.auth import read_key
 from cache_pipeline.api.parsing import ParsedQuery
-from cache_pipeline.storage.api_key import KEY_FORM, Principal
+from cache_pipeline.storage.ports.api_keys import KEY_FORM, Principal
 
 #: Its own name, so that a deployment can send these lines elsewhere.
 audit_logger = logging.getLogger("cache_pipeline.audit")

@@ -9,8 +9,7 @@ from datetime import timedelta
 
 from starlette.datastructures import Headers
 
-from cache_pipeline.storage.api_key import Principal, has_credential_form, hash_secret
-from cache_pipeline.storage.base import ApiKeyStore
+from cache_pipeline.storage.ports.api_keys import ApiKeyStore, Principal, has_credential_form, hash_secret
 
 #: How long a key is cached, and so how long a revoked key may still work.
 _CACHE_SECONDS = 5.0

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 
 _COOKIE = "cache_pipeline_key"
 _USER_HEADER, _SCHEME_HEADER = "X-Forwarded-User", "X-Forwarded-Proto"

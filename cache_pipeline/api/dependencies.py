@@ -13,7 +13,7 @@ from cache_pipeline.api.key_limits import check_request
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer cp_…`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in its own header")

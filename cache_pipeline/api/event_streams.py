@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from cache_pipeline.api.problems import Problem
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 
 #: How often a comment is sent, so that proxies do not close a silent stream.
 KEEP_ALIVE_SECONDS = 10.0

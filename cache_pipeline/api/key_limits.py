@@ -19,7 +19,7 @@ from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.report import Report
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.vendors.registry import find_vendor
 
 _OWN_PREFIX = "/v1/"

@@ -21,7 +21,7 @@ from cache_pipeline.query.schema import to_snake_case
 from cache_pipeline.service.live_answers import find_live_kind, observed_column
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS
 from cache_pipeline.vendors.spec import LiveBoard
 

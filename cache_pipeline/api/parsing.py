@@ -31,7 +31,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.past_answers import parse_as_of
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.vendors.declaration_rules import find_vendor_problems
 from cache_pipeline.vendors.registry import read_payload

@@ -34,17 +34,21 @@ from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import (
+from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.jobs import (
+    Admission,
+    ApiJob,
     IdempotencyKeys,
     JobEvents,
+    JobOutlook,
+    JobState,
     JobStore,
-    StatusQueries,
-    SubmittedQueries,
-    WorkerHeartbeats,
+    NewJob,
 )
-from cache_pipeline.storage.coalescer import Coalescer
-from cache_pipeline.storage.job import Admission, ApiJob, JobOutlook, JobState, NewJob
+from cache_pipeline.storage.ports.status import StatusQueries
+from cache_pipeline.storage.ports.submitted_queries import SubmittedQueries
+from cache_pipeline.storage.ports.workers import WorkerHeartbeats
 from cache_pipeline.telemetry.propagation import current_context
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Quota, QuotaPolicy

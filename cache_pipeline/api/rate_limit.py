@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import RedisUnavailable
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import RequestCounts
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.counts import RequestCounts
 
 _WINDOW_SECONDS = 60
 _FLUSH_SECONDS = 1.0

@@ -11,8 +11,8 @@ from pydantic.alias_generators import to_camel
 
 from cache_pipeline.query.ad_hoc import PROPOSAL_REQUESTS, propose_declaration
 from cache_pipeline.service.status import DayState, ReportStatus
-from cache_pipeline.storage.base import AdHocSeriesInfo
-from cache_pipeline.storage.job import ApiJob, JobState
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo
+from cache_pipeline.storage.ports.jobs import ApiJob, JobState
 from cache_pipeline.upstream.quota import ClientState
 
 _EXAMPLE_INTERVAL = "2026-11-16T00:00:00Z/2026-11-17T00:00:00Z"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cache_pipeline.bootstrap import open_quotas
 from cache_pipeline.query.ad_hoc import PROPOSAL_REQUESTS
 from cache_pipeline.settings import Settings
-from cache_pipeline.storage.base import AdHocSeriesInfo
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo
 from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 from cache_pipeline.storage.postgres.jobs import PostgresJobStore

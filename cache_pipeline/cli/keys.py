@@ -19,7 +19,7 @@ from cache_pipeline.query.durations import Duration
 from cache_pipeline.query.interval import format_instant, parse_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.storage.api_key import ApiKeyInfo, Principal
+from cache_pipeline.storage.ports.api_keys import ApiKeyInfo, Principal
 from cache_pipeline.storage.postgres.api_keys import PostgresApiKeyStore
 from cache_pipeline.storage.postgres.async_pool import connection_pool
 

@@ -45,8 +45,10 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import Flight, History, LeaseLost, OpenJob, QueryInFlight, SingleFlight
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import History
+from cache_pipeline.storage.ports.ledger import LeaseLost, OpenJob, QueryInFlight
+from cache_pipeline.storage.ports.single_flight import Flight, SingleFlight
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.vendors.base import VendorAdapter
 

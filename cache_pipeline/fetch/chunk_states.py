@@ -34,8 +34,8 @@ from cache_pipeline.query.verification import (
     next_step,
 )
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import OpenJob
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.ledger import OpenJob
 
 
 class IncompleteAnswer(CachePipelineError):

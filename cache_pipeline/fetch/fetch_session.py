@@ -39,8 +39,10 @@ from cache_pipeline.query.retention import RetentionLimit, future_interval_error
 from cache_pipeline.query.schema import ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import History, Ledger, SingleFlight
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import History
+from cache_pipeline.storage.ports.ledger import Ledger
+from cache_pipeline.storage.ports.single_flight import SingleFlight
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter
 

@@ -13,7 +13,8 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import History, LedgerClaim, NewerDataPresent, Replacement
+from cache_pipeline.storage.ports.history import History, NewerDataPresent, Replacement
+from cache_pipeline.storage.ports.ledger import LedgerClaim
 from cache_pipeline.telemetry.spans import span
 
 

@@ -13,8 +13,8 @@ from cache_pipeline.query.completeness import ChunkResult, RowDensity, Truncatio
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import Evidence, Knowledge
-from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import History
 
 #: How far back history is read for the row counts of comparable days.
 _COMPARABLE_DAYS = timedelta(days=28)

@@ -32,7 +32,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import (
+from cache_pipeline.storage.ports.ledger import (
     JobHandle,
     LeaseLost,
     Ledger,

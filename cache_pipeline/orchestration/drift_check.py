@@ -17,7 +17,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.drift_comparison import compare_with_comparable_days
-from cache_pipeline.storage.base import History
+from cache_pipeline.storage.ports.history import History
 
 _TOO_LITTLE_HISTORY = f"too little history to compare with: {MIN_COMPARABLE} comparable days are needed"
 

@@ -29,8 +29,9 @@ from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.service.export import Exporter
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.storage.base import CoverageReader, Demand, History
 from cache_pipeline.storage.known_errors import known_error
+from cache_pipeline.storage.ports.counts import Demand
+from cache_pipeline.storage.ports.history import CoverageReader, History
 from cache_pipeline.storage.postgres.coverage_queries import open_coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier

@@ -52,9 +52,9 @@ from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.storage.base import Demand
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.ports.counts import Demand
 
 INCOMPLETE_SENSOR, UNPUBLISHED_SENSOR, PREFETCH_SENSOR = "incomplete_sensor", "unpublished_sensor", "prefetch_sensor"
 

@@ -15,9 +15,10 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.planner import AnswerSource, Plan, Planner, StoredParts
 from cache_pipeline.storage.answer import Answer, render, roll_up_completeness
-from cache_pipeline.storage.base import History, HotTier
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.ports.history import History
+from cache_pipeline.storage.ports.hot import HotTier
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.telemetry import spans
 

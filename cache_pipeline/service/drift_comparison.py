@@ -9,7 +9,7 @@ from cache_pipeline.query.drift import LOOKBACK, Comparison, compare_with_earlie
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, to_snake_case
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import History
+from cache_pipeline.storage.ports.history import History
 
 
 def volume_column(series: Series, columns: Sequence[Column]) -> str | None:

@@ -17,8 +17,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, Column, to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.publish import Availability
-from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import History
 from cache_pipeline.storage.warehouse.base import (
     ExportedPartition,
     ExportRecords,

@@ -14,8 +14,9 @@ from cache_pipeline.query.names import NamePage, NameSelection
 from cache_pipeline.service.live_answers import NothingListed
 from cache_pipeline.service.names import MAX_NAMES_AGE, refresh_lookup
 from cache_pipeline.service.recent_failures import RecentFailures
-from cache_pipeline.storage.base import NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.ports.names import NameScope, NameStore
+from cache_pipeline.storage.ports.single_flight import SingleFlight
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.spec import Lookup
 

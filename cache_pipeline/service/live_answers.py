@@ -21,8 +21,10 @@ from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_ar
 from cache_pipeline.service.names import LookupResult, refresh_lookup
 from cache_pipeline.service.recent_failures import RecentFailures
 from cache_pipeline.storage.answer import ASKED, Answer, Completeness, LiveDelivery, render_document, render_live
-from cache_pipeline.storage.base import HotTier, NameScope, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.ports.hot import HotTier
+from cache_pipeline.storage.ports.names import NameScope, NameStore
+from cache_pipeline.storage.ports.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import LIVE_FRESHNESS, LIVE_TTL, LIVE_TTL_TIER
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.spec import LiveKind, LiveRequest, LiveRow, Lookup

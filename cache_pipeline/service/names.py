@@ -24,7 +24,7 @@ from cache_pipeline.query.names import (
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, to_snake_case
 from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
-from cache_pipeline.storage.base import NameScope, NameStore
+from cache_pipeline.storage.ports.names import NameScope, NameStore
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.spec import Lookup, VendorSpec
 

@@ -17,7 +17,7 @@ from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.storage.answer import Answer, Completeness, render
-from cache_pipeline.storage.base import History, KnownThen
+from cache_pipeline.storage.ports.history import History, KnownThen
 
 FIELD = "as_of"
 

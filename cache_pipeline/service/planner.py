@@ -27,9 +27,9 @@ from cache_pipeline.query.retention import RetentionLimit, retention_error
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
 from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.storage.base import History
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.ports.history import History
 from cache_pipeline.telemetry.spans import annotate, span
 from cache_pipeline.upstream.dialect import LimitScope
 from cache_pipeline.upstream.quota import Allotment, ClientQuota, QuotaPolicy, SharedLimit

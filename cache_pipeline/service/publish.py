@@ -18,8 +18,9 @@ from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.base import MAX_HOT_BYTES, History
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import History
+from cache_pipeline.storage.ports.hot import MAX_HOT_BYTES
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.aggregated_rows import publishable_rows
 from cache_pipeline.storage.published.edge_tier import Publication

@@ -29,8 +29,12 @@ from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.past_answers import PastAnswers
 from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
 from cache_pipeline.storage.answer import Answer
-from cache_pipeline.storage.base import History, HotTier, Ledger, LedgerClaim, NameStore, SingleFlight
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.ports.history import History
+from cache_pipeline.storage.ports.hot import HotTier
+from cache_pipeline.storage.ports.ledger import Ledger, LedgerClaim
+from cache_pipeline.storage.ports.names import NameStore
+from cache_pipeline.storage.ports.single_flight import SingleFlight
 from cache_pipeline.storage.ttl import HOT_TTL_TIER
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter

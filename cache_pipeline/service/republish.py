@@ -12,7 +12,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.publish import Availability, publish_edge
-from cache_pipeline.storage.base import History
+from cache_pipeline.storage.ports.history import History
 from cache_pipeline.storage.published import EdgeTier
 
 _DAY, _MONTH = Step(days=1), Step(months=1)

@@ -13,7 +13,7 @@ from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.names import NamePage, NameSelection
 from cache_pipeline.query.payload import QueryPayload
 from cache_pipeline.query.report import Report
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 
 if TYPE_CHECKING:
     import pyarrow as pa

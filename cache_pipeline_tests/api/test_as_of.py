@@ -10,8 +10,8 @@ import pytest
 from cache_pipeline.client import AsyncClient
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.query.declared import declared
 

@@ -7,7 +7,7 @@ import psycopg
 from cache_pipeline.api.auth import ApiKeyCache
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.redis.counters import RedisRequestCounts
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.query.declared import declared

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from cache_pipeline.settings import ApiSettings
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 
 JSON = {"Content-Type": "application/json"}

@@ -19,8 +19,8 @@ from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.history import open_history
 
 REPORTS = Path(__file__).parents[2] / "reports"

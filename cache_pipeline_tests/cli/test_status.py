@@ -13,7 +13,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.base import JobHandle, LedgerRequest
+from cache_pipeline.storage.ports.ledger import JobHandle, LedgerRequest
 from cache_pipeline.storage.postgres.ledger import open_ledger
 
 ACCOUNT = json.dumps({"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "one", "client_secret": "s"}]})

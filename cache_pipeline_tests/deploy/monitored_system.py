@@ -25,8 +25,8 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.deploy.rules import REPOSITORY, groups
 from cache_pipeline_tests.programs import find_program

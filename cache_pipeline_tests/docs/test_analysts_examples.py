@@ -13,7 +13,7 @@ import pytest
 from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline.storage.postgres.names import open_names

@@ -10,7 +10,7 @@ import pytest
 from cache_pipeline.errors import UpstreamJobOverdue
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.base import JobHandle, LedgerRequest
+from cache_pipeline.storage.ports.ledger import JobHandle, LedgerRequest
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.vendors.base import VendorJob, VendorJobStatus
 from cache_pipeline_tests.query.declared import with_changes

@@ -18,8 +18,8 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import OpenJob
 from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.ports.ledger import OpenJob
 from cache_pipeline_tests.fetch.scripted_vendor import (
     HOUR,
     REPORT,

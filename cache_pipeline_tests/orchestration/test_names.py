@@ -8,7 +8,7 @@ from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.names import names_job
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline_tests.orchestration.workbench import (
     SECRETS,
     SMALL_VENDOR,

@@ -22,8 +22,8 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.settings import read_settings
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.coverage_queries import open_coverage
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench

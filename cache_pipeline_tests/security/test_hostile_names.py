@@ -16,8 +16,8 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline_tests.query.declared import FIELDS, grouped

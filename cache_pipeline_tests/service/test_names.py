@@ -15,7 +15,7 @@ from cache_pipeline.errors import SchemaMismatch, UpstreamError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.names import NameTime
 from cache_pipeline.service.names import Names, lookups_by_column, needed_lookups, refresh_lookup
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline_tests.query.declared import declared

@@ -24,21 +24,18 @@ from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema, to_s
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import (
-    Flight,
+from cache_pipeline.storage.coverage import Coverage, FetchTime, combine_coverages
+from cache_pipeline.storage.ports.history import KnownThen, NewerDataPresent, Replacement
+from cache_pipeline.storage.ports.ledger import (
     JobHandle,
-    KnownThen,
     LeaseLost,
     LedgerClaim,
     LedgerRequest,
     LedgerState,
-    NewerDataPresent,
-    OnWait,
     OpenJob,
     QueryInFlight,
-    Replacement,
 )
-from cache_pipeline.storage.coverage import Coverage, FetchTime, combine_coverages
+from cache_pipeline.storage.ports.single_flight import Flight, OnWait
 
 _OPEN = (LedgerState.intent, LedgerState.ambiguous, LedgerState.submitted, LedgerState.ready)
 

@@ -11,8 +11,8 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.storage.base import Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline_tests.query.declared import declared
 
 DAY = datetime(2026, 1, 5, tzinfo=UTC)

@@ -11,19 +11,18 @@ import pytest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import (
-    History,
+from cache_pipeline.storage.coverage import Coverage, FetchTime
+from cache_pipeline.storage.ports.history import History, NewerDataPresent
+from cache_pipeline.storage.ports.ledger import (
     JobHandle,
     LeaseLost,
     Ledger,
     LedgerClaim,
     LedgerRequest,
     LedgerState,
-    NewerDataPresent,
     OpenJob,
     QueryInFlight,
 )
-from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.postgres.ledger import open_ledger
 from cache_pipeline_tests.storage.memory import MemoryHistory, MemoryLedger, MemoryServer

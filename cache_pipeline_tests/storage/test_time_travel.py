@@ -12,7 +12,7 @@ import pytest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import History, NewerDataPresent
+from cache_pipeline.storage.ports.history import History, NewerDataPresent
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.storage.memory import MemoryHistory, MemoryServer
 from cache_pipeline_tests.storage.sample_rows import HOUR, KEPT, NOW, SERIES, columns_of, hours, replacement

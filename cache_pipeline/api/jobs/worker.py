@@ -23,9 +23,9 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
-from cache_pipeline.storage.base import AdHocSeriesRegister, JobEvents, JobStore
-from cache_pipeline.storage.job import ApiJob, JobState, JobTiming
 from cache_pipeline.storage.known_errors import known_error
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesRegister
+from cache_pipeline.storage.ports.jobs import ApiJob, JobEvents, JobState, JobStore, JobTiming
 from cache_pipeline.telemetry.propagation import resume_context
 from cache_pipeline.telemetry.spans import span
 

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 
 from cache_pipeline.errors import HistoryUnavailable
-from cache_pipeline.storage.base import AdHocSeriesInfo, AdHocSeriesRegister
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo, AdHocSeriesRegister
 
 _FLUSH_SECONDS = 5.0
 _MAX_SERIES = 2000

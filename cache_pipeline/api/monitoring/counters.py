@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cache_pipeline.errors import RedisUnavailable
-from cache_pipeline.storage.base import MetricCounts
+from cache_pipeline.storage.ports.counts import MetricCounts
 
 _FLUSH_SECONDS = 1.0
 #: Why a request was refused with 401.

@@ -25,7 +25,7 @@ from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Tier
 from cache_pipeline.service.status import missing_partitions, overdue_since
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.upstream.quota import ClientState
 

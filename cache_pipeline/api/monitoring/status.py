@@ -13,7 +13,9 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.service.status import report_status
-from cache_pipeline.storage.base import AdHocSeriesInfo, FailedJob, LedgerState
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo
+from cache_pipeline.storage.ports.ledger import LedgerState
+from cache_pipeline.storage.ports.status import FailedJob
 from cache_pipeline.upstream.quota import ClientQuota, QuotaPolicy
 
 T = TypeVar("T")

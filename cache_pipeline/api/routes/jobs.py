@@ -18,8 +18,8 @@ from cache_pipeline.api.openapi import problem_responses
 from cache_pipeline.api.parsing import answer_url
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.job import ApiJob
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.jobs import ApiJob
 
 router = APIRouter(tags=["jobs"])
 

@@ -21,7 +21,7 @@ from cache_pipeline.api.parsing import check_permission
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.live_report import LiveReport
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 
 router = APIRouter(tags=["reports"])
 

@@ -25,7 +25,7 @@ from cache_pipeline.errors import SettingsError
 from cache_pipeline.path_patterns import PathPattern, only_reads
 from cache_pipeline.query.report import account_setting
 from cache_pipeline.settings import Settings
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.registry import find_vendor
 

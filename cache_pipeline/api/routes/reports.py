@@ -52,9 +52,9 @@ from cache_pipeline.service.live_answers import live_columns, observed_column
 from cache_pipeline.service.live_part import add_live_part, read_live_part
 from cache_pipeline.service.names import Names
 from cache_pipeline.storage.answer import Answer, read_rows, replace_rows
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import MAX_HOT_BYTES
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.hot import MAX_HOT_BYTES
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline.storage.ttl import report_freshness
 from cache_pipeline.vendors.registry import payload_examples
 

@@ -19,7 +19,7 @@ from cache_pipeline.errors import QueryError
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.answer import read_rows
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.vendors.served import ServedQuery, ServedRows
 
 #: Headers that say how complete and how old an answer is. The vendors' clients ignore them.

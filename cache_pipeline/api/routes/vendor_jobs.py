@@ -26,9 +26,9 @@ from cache_pipeline.api.routes.vendor_answers import (
     read_json,
     serve_within_hold,
 )
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.job import JobState
-from cache_pipeline.storage.submitted_query import SubmittedQuery
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.jobs import JobState
+from cache_pipeline.storage.ports.submitted_queries import SubmittedQuery
 from cache_pipeline.vendors.served import JobFacts, JobPaths
 
 #: How long a submitted query can be read. The answer itself stays in history.

@@ -15,8 +15,8 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
 from cache_pipeline.query.ad_hoc import find_only_account
 from cache_pipeline.service.names import needed_lookups
-from cache_pipeline.storage.api_key import Principal
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.served import ListingPath, ServedApi
 from cache_pipeline.vendors.spec import Lookup

@@ -20,7 +20,7 @@ from cache_pipeline.query.ad_hoc import AD_HOC_PREFIX, find_only_account
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.live_observations import LiveObservations
-from cache_pipeline.storage.api_key import Principal
+from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline.vendors.served import ObservationPath, ObservationQuery, ServedApi
 

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from cache_pipeline.errors import TooManyAdHocSeries
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
-from cache_pipeline.storage.base import AdHocSeriesInfo
+from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA
 

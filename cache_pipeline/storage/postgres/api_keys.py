@@ -9,7 +9,7 @@ from typing import Any
 
 from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.api_key import (
+from cache_pipeline.storage.ports.api_keys import (
     KEY_FORM,
     KEY_PREFIX,
     TOKEN_FORM,

@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import NewerDataPresent, Replacement
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.ports.history import NewerDataPresent, Replacement
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, instant_as_text, intervals_of, multirange, text_array
 
 _SELECT_NEWER = SQL(

@@ -24,8 +24,9 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import Spool
-from cache_pipeline.storage.base import KnownThen, LeaseLost, LedgerClaim, Replacement
 from cache_pipeline.storage.coverage import Coverage
+from cache_pipeline.storage.ports.history import KnownThen, Replacement
+from cache_pipeline.storage.ports.ledger import LeaseLost, LedgerClaim
 from cache_pipeline.storage.postgres.arrow import ArrowConnection
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool

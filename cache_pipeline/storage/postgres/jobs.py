@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.job import (
+from cache_pipeline.storage.ports.jobs import (
     JOB_RETENTION,
     Admission,
     ApiJob,

@@ -28,7 +28,7 @@ from psycopg.types.range import TimestamptzRange
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import (
+from cache_pipeline.storage.ports.ledger import (
     JobHandle,
     LeaseLost,
     LedgerClaim,

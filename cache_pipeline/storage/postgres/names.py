@@ -18,7 +18,7 @@ from cache_pipeline.query.names import (
     NameVersion,
     merge_names,
 )
-from cache_pipeline.storage.base import LookupState, NameScope
+from cache_pipeline.storage.ports.names import LookupState, NameScope
 from cache_pipeline.storage.postgres.sync_pool import SyncPool, lend_connection, sync_connection_pool
 
 _CONNECTIONS = 2

@@ -19,7 +19,7 @@ from cache_pipeline.query.names import name_column, with_name_columns
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import FINAL_COLUMN, LOCAL_SUFFIX, Column, ColumnKind
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.storage.postgres.ranges import text_array
 from cache_pipeline.storage.postgres.reporting_as_of import as_of_statements
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, OWN_SCHEMA, reporting_schema

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import FailedJob, JobBacklog, ReportFreshness
+from cache_pipeline.storage.ports.status import FailedJob, JobBacklog, ReportFreshness
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
 
 #: How long verdicts and finished jobs are counted.

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 from psycopg.types.json import Jsonb
 
+from cache_pipeline.storage.ports.submitted_queries import SubmittedQuery
 from cache_pipeline.storage.postgres.async_pool import Pool, connect
-from cache_pipeline.storage.submitted_query import SubmittedQuery
 
 #: A program that never deletes what it submitted must not fill the table: only the newest of a key are kept.
 _MAX_PER_CALLER = 1000

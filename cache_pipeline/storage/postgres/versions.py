@@ -23,7 +23,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import KnownThen, Replacement
+from cache_pipeline.storage.ports.history import KnownThen, Replacement
 from cache_pipeline.storage.postgres.groups import same_group
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of, multirange, text_array
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, VERSIONS_SCHEMA

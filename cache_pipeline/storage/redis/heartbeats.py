@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.redis_connection import server_time
 from cache_pipeline.redis_errors import REDIS_ERRORS, translated_failures
-from cache_pipeline.storage.base import WorkerCounts
+from cache_pipeline.storage.ports.workers import WorkerCounts
 
 _KEY = "cache_pipeline:jobs:workers"
 _HEARTBEATS_PER_LEASE = 3

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.storage.answer import Answer, Completeness
-from cache_pipeline.storage.base import MAX_HOT_BYTES, HotEntry
 from cache_pipeline.storage.coalescer import Coalescer
+from cache_pipeline.storage.ports.hot import MAX_HOT_BYTES, HotEntry
 from cache_pipeline.storage.redis.link import RedisLink
 from cache_pipeline.storage.ttl import HOT_TTL_TIER, hot_ttl, is_refresh_due, jitter_ttl
 

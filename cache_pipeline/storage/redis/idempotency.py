@@ -9,8 +9,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from cache_pipeline.redis_errors import translated_failures
-from cache_pipeline.storage.base import IdempotencyKeyReused
-from cache_pipeline.storage.job import JOB_RETENTION
+from cache_pipeline.storage.ports.jobs import JOB_RETENTION, IdempotencyKeyReused
 
 _RETENTION_SECONDS = int(JOB_RETENTION.total_seconds())
 

@@ -25,7 +25,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane, most_urgent
 from cache_pipeline.redis_connection import subscription_to
 from cache_pipeline.redis_errors import REDIS_ERRORS
-from cache_pipeline.storage.base import Flight, OnWait
+from cache_pipeline.storage.ports.single_flight import Flight, OnWait
 from cache_pipeline.storage.redis.link import RedisLink
 
 #: Lease of a lock. The lock of a dead holder lapses after this long; a live holder extends it.

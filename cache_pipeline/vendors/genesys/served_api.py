@@ -16,7 +16,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.payload import QueryPayload, read_names, read_object, read_required_text, read_text
 from cache_pipeline.query.schema import Fold, fold_rows, to_snake_case
 from cache_pipeline.query.zones import time_zone
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline.vendors.genesys.aggregates import (
     AGGREGATES_PAGE_SIZE,
     EVENT_TIME_FAMILIES,

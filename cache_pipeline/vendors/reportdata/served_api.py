@@ -8,7 +8,7 @@ from typing import Any
 
 from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.schema import to_snake_case
-from cache_pipeline.storage.job import JobState
+from cache_pipeline.storage.ports.jobs import JobState
 from cache_pipeline.vendors.reportdata.query_payload import read_guide
 from cache_pipeline.vendors.served import (
     ErrorFacts,

@@ -10,7 +10,7 @@ import pytest
 from cache_pipeline.errors import QueueUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings, JobSettings
-from cache_pipeline.storage.job import JobState, NewJob
+from cache_pipeline.storage.ports.jobs import JobState, NewJob
 from cache_pipeline_tests.api.conftest import DAY, REPORT
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.query.declared import declared, with_changes

@@ -7,7 +7,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache_pipeline.aio import run_in_background
-from cache_pipeline.storage.base import WorkerCounts
+from cache_pipeline.storage.ports.workers import WorkerCounts
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.deploy.rules import REPOSITORY

@@ -11,13 +11,7 @@ import pytest
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import (
-    JobHandle,
-    LedgerClaim,
-    LedgerRequest,
-    LedgerState,
-    QueryInFlight,
-)
+from cache_pipeline.storage.ports.ledger import JobHandle, LedgerClaim, LedgerRequest, LedgerState, QueryInFlight
 from cache_pipeline.storage.postgres.ledger import PostgresLedger, open_ledger
 from cache_pipeline_tests.storage.sample_rows import HOUR, NOW, SERIES, hours
 

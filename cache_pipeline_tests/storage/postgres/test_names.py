@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cache_pipeline.query.names import ListedName, NameVersion
-from cache_pipeline.storage.base import LookupState, NameScope, NameStore
+from cache_pipeline.storage.ports.names import LookupState, NameScope, NameStore
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline.storage.postgres.names import open_names
 

@@ -13,7 +13,7 @@ from cache_pipeline.query.names import ListedName
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, find_invalid_names
 from cache_pipeline.query.series import Series
-from cache_pipeline.storage.base import NameScope
+from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
 from cache_pipeline.storage.postgres.names import open_names

@@ -21,7 +21,7 @@ from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.redis_cluster import ClusterClient
 from cache_pipeline.redis_connection import check_writable, open_redis, server_time
 from cache_pipeline.storage.answer import Answer, Completeness
-from cache_pipeline.storage.base import MAX_HOT_BYTES
+from cache_pipeline.storage.ports.hot import MAX_HOT_BYTES
 from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
 from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats

@@ -16,7 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.storage.base import Flight
+from cache_pipeline.storage.ports.single_flight import Flight
 from cache_pipeline.storage.redis.single_flight import FlightKey, RedisSingleFlight
 
 

@@ -1,19 +1,23 @@
-"""The key of a caller of the HTTP API: its form, and what it permits."""
+"""The keys of the HTTP API: their form, what each permits, and where they are stored."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.lane import Lane
 
 KEY_PREFIX = "cp"
+
 #: Six random bytes in hexadecimal, and 32 in URL-safe base 64.
 KEY_FORM = re.compile(rf"{KEY_PREFIX}_[0-9a-f]{{12}}_[A-Za-z0-9_-]{{43}}")
+
 TOKEN_PREFIX = "cpt"  # noqa: S105 - no secret
+
 #: An access token: a key was exchanged for it, and it permits what that key permits, until it expires or the key is revoked.
 TOKEN_FORM = re.compile(rf"{TOKEN_PREFIX}_[A-Za-z0-9_-]{{43}}")
 
@@ -88,3 +92,40 @@ def hash_secret(secret: str) -> bytes:
     """Return the digest of a secret, by which it is stored and compared."""
     # The secret is 256 random bits, so a slow hash, which hinders guessing, is not needed.
     return hashlib.sha256(secret.encode()).digest()
+
+
+class ApiKeyStore(Protocol):
+    """The keys of the HTTP API. Only a hash of a key is stored, so a key cannot be read back."""
+
+    async def create(self, name: str, principal: Principal, expires_at: datetime | None = None) -> str:
+        """Create a key for a principal and return it. The principal's id is replaced, and the key cannot be shown again."""
+        ...
+
+    async def issue_token(self, key_id: str, lifetime: timedelta) -> str:
+        """Create an access token of a key and return it; it cannot be shown again."""
+        ...
+
+    async def find(self, key: str) -> Principal | None:
+        """Return the principal of a key or access token, or None if it is unknown, revoked or expired."""
+        ...
+
+    async def all(self) -> list[ApiKeyInfo]:
+        """Return every key, including revoked and expired ones, in order of creation."""
+        ...
+
+    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> str | None:
+        """Create a key that permits what another one does, which expires soon.
+
+        Args:
+            key_id: The id of the key to replace.
+            overlap: How long both work, unless the old one expires sooner.
+            expires_at: When the new key expires; by default it works for as long as the old one was to, if that has an end.
+
+        Returns:
+            The new key, or None if no working key has this id.
+        """
+        ...
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke a key. Return False if no working key has this id."""
+        ...
