@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.bootstrap.accounts import open_quotas
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import StandaloneSettings, VendorAccount

@@ -24,7 +24,8 @@ from pydantic import SecretStr
 
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.aio import run_in_background
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.service.live_answers import LiveAnswers

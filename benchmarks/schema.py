@@ -16,7 +16,8 @@ import httpx
 from pydantic import SecretStr
 
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.interval import Interval

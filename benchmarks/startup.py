@@ -26,7 +26,8 @@ from redis.asyncio import Redis
 
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.embedded import EmbeddedServers, embedded_servers
 from cache_pipeline.query.query_request import NO_OVERRIDES, resolve_request
 from cache_pipeline.service.clipping import clip_request

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cache_pipeline.bootstrap import connect_vendor, open_stored_names, report_columns, utc_now
+from cache_pipeline.bootstrap.accounts import connect_vendor
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import report_columns
+from cache_pipeline.bootstrap.stores import open_stored_names
 from cache_pipeline.errors import UpstreamError
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, account_ids
 from cache_pipeline.vendors.spec import AccountFacts, Lookup
 
-# As in bootstrap.py, what takes long to import is imported by the function that needs it.
+# As in bootstrap/, what takes long to import is imported by the function that needs it.
 if TYPE_CHECKING:
     from cache_pipeline.service.names import LookupResult
 

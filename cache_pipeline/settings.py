@@ -391,6 +391,11 @@ class Settings(BaseSettings):
         """The edge store's URL, by default a folder in ``data_dir``."""
         return self.edge_url or f"file://{self.data_dir.resolve() / 'edge'}"
 
+    @property
+    def staged_dir(self) -> Path:
+        """The folder of the partitions that are fetched and not yet published."""
+        return self.data_dir / "staged"
+
     def required_postgres_url(self) -> str:
         """Return the PostgreSQL URL.
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.bootstrap import Declarations, connect_vendor, load_reports
+from cache_pipeline.bootstrap.accounts import connect_vendor
+from cache_pipeline.bootstrap.reports import Declarations, load_reports
 from cache_pipeline.errors import QueryError, SettingsError
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.payload import QueryPayload, find_report_for

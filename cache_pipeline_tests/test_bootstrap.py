@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import migrate_when_available
+from cache_pipeline.bootstrap.database import migrate_when_available
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.settings import Settings
 

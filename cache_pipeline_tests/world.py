@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval

@@ -18,7 +18,8 @@ from benchmarks.api.load import LoadResult, RequestPlan, run_clients
 from benchmarks.api.servers import ChildProcess, free_port, nginx_cache, run_in_process
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings, ClientCredentials, Settings, StandaloneSettings, VendorAccount

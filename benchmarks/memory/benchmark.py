@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.memory.extract import CONTENDERS, Measured, Setup, run_contender
 from benchmarks.memory.vendor import vendor_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 
 _FEW, _MANY = 250_000, 1_000_000

@@ -22,7 +22,7 @@ from benchmarks.memory.details_vendor import DetailsVendor, fetch_template
 from benchmarks.memory.extract import CONTENDERS, Measured, Setup, run_contender
 from benchmarks.memory.vendor import DAY, vendor_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount

@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from benchmarks.memory.vendor import DAY
 from benchmarks.result import BenchmarkError
-from cache_pipeline.bootstrap import open_edge_tier, open_service
+from cache_pipeline.bootstrap.services import open_service
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.query.interval import IntervalSet

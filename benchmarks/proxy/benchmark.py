@@ -27,7 +27,8 @@ from benchmarks.api.benchmark import create_key, deployment
 from benchmarks.api.servers import run_in_process
 from benchmarks.quota.processes import simulator_process
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings
 

@@ -47,7 +47,8 @@ def main(data: Path) -> None:
     """Load the declarations named by the environment, then measure one tick of every sensor."""
     import dagster as dg
 
-    from cache_pipeline.bootstrap import load_reports, migrate_history
+    from cache_pipeline.bootstrap.database import migrate_history
+    from cache_pipeline.bootstrap.reports import load_reports
     from cache_pipeline.orchestration.resources import EngineResource
     from cache_pipeline.settings import read_settings
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from benchmarks.stampede.setup import CLIENT, FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, SECRET, Fetch, Setup
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import ClientCredentials, Settings, StandaloneSettings, VendorAccount
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy

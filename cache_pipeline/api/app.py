@@ -48,7 +48,10 @@ from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.api.routes.pass_through import find_passed_paths, pass_through_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
 from cache_pipeline.api.vendor_form import VendorForm
-from cache_pipeline.bootstrap import load_all_reports, open_cookieless_client, open_quotas, open_service, utc_now
+from cache_pipeline.bootstrap.accounts import open_cookieless_client, open_quotas
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import load_all_reports
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report

@@ -24,7 +24,9 @@ from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.local_only import LocalOnly
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.startup import StoppedDuringStartup, serve_until_ready
-from cache_pipeline.bootstrap import load_reports, open_service, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.redis_connection import open_redis

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.bootstrap.accounts import open_quotas
 from cache_pipeline.query.ad_hoc import PROPOSAL_REQUESTS
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.ports.ad_hoc_series import AdHocSeriesInfo

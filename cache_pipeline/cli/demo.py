@@ -14,7 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, open_edge_tier, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.services import open_service
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.cli.backfills import run_backfills
 from cache_pipeline.cli.day_totals import DayTotals, Volume, day_totals, volumes_of_file, volumes_of_vendor
 from cache_pipeline.cli.demo_environment import DemoEnvironment

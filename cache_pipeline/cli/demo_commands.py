@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from cache_pipeline.bootstrap import load_all_reports
+from cache_pipeline.bootstrap.reports import load_all_reports
 from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.cli.demo import print_report, run_demo, write_report
 from cache_pipeline.cli.demo_environment import DemoEnvironment, DemoRequest, run_demo_environment

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.project_files import read_project_file
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.errors import CommandError

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache_pipeline.account_upkeep import refresh_needed_names
-from cache_pipeline.bootstrap import load_reports, open_edge_tier, open_stored_names
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.stores import open_edge_tier, open_stored_names
 from cache_pipeline.cli.edge import edge_folder
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from rich.console import Console
 
-from cache_pipeline.bootstrap import load_reports, open_service
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.cli.demo import DemoReport
 from cache_pipeline.cli.demo_environment import DemoEnvironment
 from cache_pipeline.query.query_request import QueryOverrides

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from cache_pipeline.api.jobs.queue import open_queue
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.runner import Check, run_checks
 from cache_pipeline.errors import QueueUnavailable, SettingsError

@@ -12,14 +12,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import (
-    load_reports,
-    open_edge_tier,
-    open_stored_names,
-    register_published,
-    report_columns,
-    utc_now,
-)
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
+from cache_pipeline.bootstrap.stores import open_edge_tier, open_stored_names, register_published
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.dashboard.single_file import single_file_page

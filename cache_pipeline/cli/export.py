@@ -5,7 +5,10 @@ from functools import partial
 
 import click
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, open_exporter, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.services import open_exporter
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval

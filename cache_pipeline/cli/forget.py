@@ -12,7 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import forget, load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.services import forget
 from cache_pipeline.service.forget import REMOVED_BY_TIME, Receipt
 from cache_pipeline.settings import read_settings
 

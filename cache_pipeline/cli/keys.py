@@ -11,7 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_all_reports, load_reports, migrate_history, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_all_reports, load_reports
 from cache_pipeline.errors import CommandError, InvalidInterval
 from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline.query.declarations import find_report

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache_pipeline.bootstrap import (
-    load_all_reports,
-    migrate_history,
-    open_hot_tier,
-    open_service,
-    open_stored_names,
-    quota_headroom,
-    report_columns,
-    utc_now,
-)
+from cache_pipeline.bootstrap.accounts import quota_headroom
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_all_reports, report_columns
+from cache_pipeline.bootstrap.services import open_service
+from cache_pipeline.bootstrap.stores import open_hot_tier, open_stored_names
 from cache_pipeline.cli.files import write_atomically
 from cache_pipeline.cli.filter_options import query_overrides
 from cache_pipeline.cli.output import CsvOptions, OutputFormat, choose_format, render_binary, render_text

@@ -10,7 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from cache_pipeline.bootstrap import open_quotas, utc_now
+from cache_pipeline.bootstrap.accounts import open_quotas
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings

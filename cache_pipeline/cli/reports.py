@@ -2,14 +2,9 @@
 
 import click
 
-from cache_pipeline.bootstrap import (
-    expire_history,
-    load_all_reports,
-    load_reports,
-    migrate_history,
-    report_schema_text,
-    utc_now,
-)
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import expire_history, migrate_history
+from cache_pipeline.bootstrap.reports import load_all_reports, load_reports, report_schema_text
 from cache_pipeline.settings import read_settings
 
 

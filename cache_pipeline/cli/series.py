@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, report_columns
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import format_instant, parse_instant

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from cache_pipeline.api.server import run_worker, serve_api
-from cache_pipeline.bootstrap import load_reports, migrate_when_available
+from cache_pipeline.bootstrap.database import migrate_when_available
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.child_process import start_bound_child
 from cache_pipeline.settings import read_settings
 from cache_pipeline.telemetry.logs import set_up_logs

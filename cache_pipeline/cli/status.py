@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_pipeline.api.schemas import ad_hoc_series_view, report_status_view
-from cache_pipeline.bootstrap import load_reports, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.activity import describe_activity, read_activity
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.series import Series

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
-from cache_pipeline.bootstrap import VendorConnection
+from cache_pipeline.bootstrap.accounts import VendorConnection
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.query.report import account_setting

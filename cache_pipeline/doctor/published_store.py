@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
-from cache_pipeline.bootstrap import open_edge_tier
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.settings import Settings

@@ -11,7 +11,9 @@ from functools import partial
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import connect_vendor, load_all_reports, pending_migrations
+from cache_pipeline.bootstrap.accounts import connect_vendor
+from cache_pipeline.bootstrap.database import pending_migrations
+from cache_pipeline.bootstrap.reports import load_all_reports
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.doctor.databases import check_postgres, check_redis, check_replica
 from cache_pipeline.doctor.logins import check_logins

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from cache_pipeline.bootstrap import VendorConnection
+from cache_pipeline.bootstrap.accounts import VendorConnection
 from cache_pipeline.check_result import CheckResult, CheckStatus
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report

@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import report_columns, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition

@@ -13,7 +13,7 @@ from datetime import date
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.errors import QueryError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import dagster as dg
 from pydantic import Field
 
-from cache_pipeline.bootstrap import quota_headroom
+from cache_pipeline.bootstrap.accounts import quota_headroom
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
 from cache_pipeline.orchestration.progress import format_duration

@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
-from cache_pipeline.bootstrap import load_declarations
+from cache_pipeline.bootstrap.reports import load_declarations
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
 from cache_pipeline.orchestration.dagster_compat import over_named_jobs

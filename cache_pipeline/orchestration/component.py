@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import Declarations, load_declarations
+from cache_pipeline.bootstrap.reports import Declarations, load_declarations
 from cache_pipeline.orchestration.build import build_folder_defs, build_upkeep_defs
 from cache_pipeline.query.declarations import Declaration, DeclarationError, Mistake
 from cache_pipeline.query.report import Report

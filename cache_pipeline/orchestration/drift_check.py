@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.orchestration.check_events import CheckFinding, event_logger, partition_evaluation
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, asset_key
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals

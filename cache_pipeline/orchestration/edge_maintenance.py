@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import open_stored_names, report_columns, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import report_columns
+from cache_pipeline.bootstrap.stores import open_stored_names
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.service.names import published_names

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pyarrow as pa
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.partitions import partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource

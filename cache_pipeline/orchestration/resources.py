@@ -11,16 +11,10 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from cache_pipeline.account_upkeep import refresh_account_facts
-from cache_pipeline.bootstrap import (
-    expire_history,
-    migrate_history,
-    open_edge_tier,
-    open_exporter,
-    open_service,
-    pending_migrations,
-    register_published,
-    utc_now,
-)
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import expire_history, migrate_history, pending_migrations
+from cache_pipeline.bootstrap.services import open_exporter, open_service
+from cache_pipeline.bootstrap.stores import open_edge_tier, register_published
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
@@ -193,7 +187,7 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     def staging(self) -> Staging:
         """Return the folder where fetched partitions are staged until their checks pass."""
-        return Staging(self.settings.data_dir / "staged")
+        return Staging(self.settings.staged_dir)
 
     def tenant_series(self, report: Report) -> Series:
         """Return the report's series for this deployment's tenant."""

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import refetch_window, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.reports import refetch_window
 from cache_pipeline.orchestration.backoff import is_due, past_attempts, read_past_attempts
 from cache_pipeline.orchestration.cursors import AllPassedCursor
 from cache_pipeline.orchestration.decisions import (

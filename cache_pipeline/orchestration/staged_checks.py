@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.check_events import CheckFinding, EventLogger, event_logger, partition_evaluation

@@ -19,7 +19,8 @@ from cache_pipeline.api.app import create_app
 from cache_pipeline.api.jobs.worker import Worker
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.bootstrap import migrate_history, utc_now
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import open_redis

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from cache_pipeline import bootstrap
 from cache_pipeline.api.live_stream import BoardFeeds
+from cache_pipeline.bootstrap import services
 from cache_pipeline.service import live_push
 from cache_pipeline.service.live_answers import live_key
 from cache_pipeline.settings import ApiSettings
@@ -59,7 +59,7 @@ class Wallboard:
 @asynccontextmanager
 async def _wallboard(open_api, monkeypatch, **settings):
     clock = Now()
-    monkeypatch.setattr(bootstrap, "utc_now", clock.utc)
+    monkeypatch.setattr(services, "utc_now", clock.utc)
     async with (
         open_api(live=[BOARD], vendor=QUIET, clock=clock, **settings) as api,
         served(api.app) as url,

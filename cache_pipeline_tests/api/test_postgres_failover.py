@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_postgres
 from cache_pipeline.errors import HistoryUnavailable

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.demo_story import describe_savings, print_addresses
 from cache_pipeline.settings import StandaloneSettings
 

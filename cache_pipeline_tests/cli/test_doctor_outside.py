@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.bootstrap.accounts import open_quotas
 from cache_pipeline.cli.main import main
 from cache_pipeline.doctor import published_store, runner
 from cache_pipeline.query.lane import Lane

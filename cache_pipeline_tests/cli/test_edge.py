@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import IntervalSet

@@ -25,7 +25,8 @@ import pytest
 import redis
 from psycopg.types.json import Jsonb
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, report_columns
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, IntervalSet

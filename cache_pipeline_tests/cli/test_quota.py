@@ -7,7 +7,7 @@ import sys
 import pytest
 import redis.asyncio as redis
 
-from cache_pipeline.bootstrap import connect_vendor
+from cache_pipeline.bootstrap.accounts import connect_vendor
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import read_settings

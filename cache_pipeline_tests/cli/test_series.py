@@ -10,7 +10,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from cache_pipeline.bootstrap import load_reports, migrate_history, report_columns
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report

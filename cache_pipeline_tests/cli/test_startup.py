@@ -77,7 +77,8 @@ def test_hot_answer_imports_no_other_store(servers, simulator_url, tmp_path, mon
     code = f"""
 import asyncio, sys
 
-from cache_pipeline.bootstrap import load_reports, open_hot_tier
+from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.stores import open_hot_tier
 from cache_pipeline.cli.query import _hot_answer
 from cache_pipeline.query.query_request import NO_OVERRIDES, resolve_request
 from cache_pipeline.settings import read_settings

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from cache_pipeline.bootstrap import load_reports
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane

@@ -17,7 +17,8 @@ import psycopg
 import redis
 import yaml
 
-from cache_pipeline.bootstrap import connect_vendor, load_reports, report_columns
+from cache_pipeline.bootstrap.accounts import connect_vendor
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import to_arrow_schema

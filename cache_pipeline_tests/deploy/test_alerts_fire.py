@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.api.jobs.queue import open_queue
-from cache_pipeline.bootstrap import load_reports, open_edge_tier, report_columns
+from cache_pipeline.bootstrap.reports import load_reports, report_columns
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
 from cache_pipeline.service.republish import republish

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 import yaml
 
-from cache_pipeline.bootstrap import load_reports, migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY, alerts
 from cache_pipeline_tests.programs import find_program

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import open_service
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import open_redis

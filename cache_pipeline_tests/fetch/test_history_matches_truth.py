@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.fetch import series_knowledge
 from cache_pipeline.fetch.chunk_states import IncompleteAnswer

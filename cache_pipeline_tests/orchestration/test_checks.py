@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
 from cache_pipeline.orchestration.metadata import chunk_table, describe_chunk, partition_metadata
 from cache_pipeline.orchestration.staged_checks import check_completeness, check_schema, check_watermark

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.orchestration.drift_check import describe_comparison
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from cache_pipeline.bootstrap import open_service
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.fetch.write_events import OnStored
 from cache_pipeline.orchestration.external_events import record_in_dagster
 from cache_pipeline.query.interval import Interval

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.orchestration.partitions import partition_intervals, range_tags
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.settings import read_settings

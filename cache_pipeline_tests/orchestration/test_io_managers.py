@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.orchestration.workbench import Bench, step_failures

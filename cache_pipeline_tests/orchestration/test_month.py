@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import freeze_time
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.daemon import Daemon

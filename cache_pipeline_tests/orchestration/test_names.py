@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from cache_pipeline.bootstrap import open_stored_names
+from cache_pipeline.bootstrap.stores import open_stored_names
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.names import names_job
 from cache_pipeline.query.report import Report

@@ -11,7 +11,9 @@ import dagster as dg
 import httpx
 import pytest
 
-from cache_pipeline.bootstrap import Declarations, migrate_history, open_edge_tier, report_columns
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import Declarations, report_columns
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.settings import read_settings

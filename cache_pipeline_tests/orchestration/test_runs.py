@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.progress import progress_logger

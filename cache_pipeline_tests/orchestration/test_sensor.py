@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from cache_pipeline.bootstrap import refetch_window, report_columns
+from cache_pipeline.bootstrap.reports import refetch_window, report_columns
 from cache_pipeline.orchestration import resources
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.partitions import final_span, keys_of_run, keys_within, partition_intervals

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import migrate_history, open_edge_tier
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.naming import job_name
 from cache_pipeline.orchestration.partitions import range_tags, report_partitions

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import Declarations
+from cache_pipeline.bootstrap.reports import Declarations
 from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.declarations import DeclarationError, find_report, read_report, read_reports
 from cache_pipeline.query.report import Report

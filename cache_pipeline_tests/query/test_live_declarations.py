@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cache_pipeline.bootstrap import Declarations
+from cache_pipeline.bootstrap.reports import Declarations
 from cache_pipeline.query.declarations import DeclarationError
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -22,12 +22,12 @@ def _mistakes(tmp_path: Path, **changes: Any) -> list[tuple[str, str]]:
     except DeclarationError as error:
         return [(each.field, each.problem) for each in error.mistakes if each.line and each.file.name == "live.yaml"]
     assert list(declared) == ["conversation_hour"]
-    assert list(Declarations().read_live(tmp_path)) == ["queue_now"]
+    assert list(Declarations().read_all(tmp_path)[1]) == ["queue_now"]
     return []
 
 
 def test_live_reports_are_apart_from_those_with_partitions() -> None:
-    live = Declarations().read_live(REPORTS)
+    live = Declarations().read_all(REPORTS)[1]
     assert set(live) == {"agent_now", "queue_now"}
     assert set(live).isdisjoint(Declarations().read_folder(REPORTS))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.bootstrap import Declarations
+from cache_pipeline.bootstrap.reports import Declarations
 from cache_pipeline.errors import InvalidQuery, QueryError
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.measure_columns import add_measures, choose_measures, find_measure_problems

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from cache_pipeline.bootstrap import report_schema_text
+from cache_pipeline.bootstrap.reports import report_schema_text
 from cache_pipeline.query.live_report import LiveReport, Thresholds
 from cache_pipeline.query.report import FetchOptions, FreshnessOptions, PublishOptions, Report
 from cache_pipeline.query.report_schema import report_json_schema

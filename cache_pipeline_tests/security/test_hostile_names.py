@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cache_pipeline.bootstrap import Declarations, report_columns
+from cache_pipeline.bootstrap.reports import Declarations, report_columns
 from cache_pipeline.query.declarations import DeclarationError
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.schema import rows_to_table, sort_rows, to_arrow_schema

@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.account_upkeep import refresh_account_facts
-from cache_pipeline.bootstrap import open_quotas, open_service
+from cache_pipeline.bootstrap.accounts import open_quotas
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline_tests.query.declared import declared

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cache_pipeline.bootstrap import migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.report import Report

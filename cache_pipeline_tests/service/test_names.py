@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.account_upkeep import refresh_names
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.errors import SchemaMismatch, UpstreamError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.names import NameTime

@@ -10,7 +10,8 @@ import pytest
 from alembic import command
 from pydantic import SecretStr
 
-from cache_pipeline.bootstrap import migrate_history, open_service
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.republish import republish

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cache_pipeline.bootstrap import expire_history
+from cache_pipeline.bootstrap.database import expire_history
 from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.orchestration.partitions import final_span, report_partitions
 from cache_pipeline.query.interval import Interval, IntervalSet

@@ -11,7 +11,9 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from cache_pipeline.bootstrap import connect_vendor, migrate_history, open_quotas, open_service
+from cache_pipeline.bootstrap.accounts import connect_vendor, open_quotas
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.services import open_service
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane

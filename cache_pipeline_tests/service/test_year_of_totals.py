@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from cache_pipeline.bootstrap import migrate_history
+from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.cli.edge_server import serving_edge
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 from pydantic import SecretStr, ValidationError
 
-from cache_pipeline.bootstrap import connect_vendor
+from cache_pipeline.bootstrap.accounts import connect_vendor
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator

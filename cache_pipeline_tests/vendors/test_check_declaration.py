@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cache_pipeline.bootstrap import Declarations
+from cache_pipeline.bootstrap.reports import Declarations
 from cache_pipeline.query.schema import Column, ColumnKind, Fold
 from cache_pipeline.vendors.definitions import METRICS
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cache_pipeline.bootstrap import open_edge_tier
+from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.published.manifest import Manifest
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cache_pipeline.api.monitoring.counters import ProcessCounters
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import JobSettings, VendorAccount

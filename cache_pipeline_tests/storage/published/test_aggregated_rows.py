@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cache_pipeline.bootstrap import report_columns
+from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import rows_to_table, to_arrow_schema

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_redis
 from cache_pipeline.query.lane import Lane

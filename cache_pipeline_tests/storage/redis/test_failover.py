@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
-from cache_pipeline.bootstrap import utc_now
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.doctor.databases import check_redis
 from cache_pipeline.errors import SettingsError

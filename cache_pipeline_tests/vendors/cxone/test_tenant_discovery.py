@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis.asyncio
 
-from cache_pipeline.bootstrap import connect_vendor
+from cache_pipeline.bootstrap.accounts import connect_vendor
 from cache_pipeline.errors import DiscoveryFailed, LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount

@@ -10,14 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from cache_pipeline.api.app import create_app
-from cache_pipeline.bootstrap import (
-    Declarations,
-    load_reports,
-    migrate_history,
-    report_columns,
-    report_schema_text,
-    utc_now,
-)
+from cache_pipeline.bootstrap.clock import utc_now
+from cache_pipeline.bootstrap.database import migrate_history
+from cache_pipeline.bootstrap.reports import Declarations, load_reports, report_columns, report_schema_text
 from cache_pipeline.doctor.runner import run_checks
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.query.declarations import DeclarationError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_pipeline.bootstrap import open_quotas
+from cache_pipeline.bootstrap.accounts import open_quotas
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.settings import read_settings
 from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresses
