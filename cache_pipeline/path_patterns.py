@@ -7,8 +7,9 @@ another path to a server behind, so a path that has one matches no pattern.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PART = r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*"
@@ -22,6 +23,11 @@ _QUERY = "query"
 def is_plain_path(path: str) -> bool:
     """Return whether a path has only one spelling."""
     return len(path) <= _MAX_LENGTH and _PLAIN_PATH.fullmatch(path) is not None
+
+
+def raw_path(scope: Mapping[str, Any]) -> str:
+    """Return the path of an ASGI request as it was sent: of two spellings of a path, a pattern admits one."""
+    return scope.get("raw_path", scope["path"].encode()).decode("latin-1")
 
 
 def only_reads(method: str, path: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import InvalidQuery, QueryError
+from cache_pipeline.path_patterns import raw_path
 from cache_pipeline.query.filters import Filter, FilterDeclaration, Predicate
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.payload import QueryPayload
@@ -40,8 +41,7 @@ def check_request(caller: Principal, request: Request) -> None:
         Problem: 403.
     """
     scope = request.scope
-    # As it was sent: of two spellings of a path, a pattern admits one.
-    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+    path = raw_path(scope)
     if caller.paths is not None and not any(pattern.admits(scope["method"], path) for pattern in caller.paths):
         raise Problem("forbidden", 403, "this key may not use this path: it was created for others")
     is_filtered = path.startswith(_OWN_PREFIX) or getattr(scope.get("endpoint"), _KEEPS_DIVISIONS, False)

@@ -6,7 +6,8 @@ It converts problem details wherever they arise: in the limits of requests, in r
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,15 +25,15 @@ class VendorForm:
 
     def __init__(self, app: ASGIApp, served: Sequence[ServedApi]) -> None:
         self._app = app
-        self._served = served
+        self._served = [(each, _spellings((each.prefix,)), _spellings(each.login_paths)) for each in served]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        served = self._find(scope["path"]) if scope["type"] == "http" else None
-        if served is None:
+        found = self._find(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
             await self._app(scope, receive, send)
             return
-        is_login = scope["path"] in served.login_paths
+        served, is_login = found
         start: Message | None = None
         document = bytearray()
 
@@ -54,8 +55,18 @@ class VendorForm:
 
         await self._app(scope, receive, send_in_form)
 
-    def _find(self, path: str) -> ServedApi | None:
-        return next((each for each in self._served if path.startswith(each.prefix) or path in each.login_paths), None)
+    def _find(self, path: str) -> tuple[ServedApi, bool] | None:
+        """Return the API that a path belongs to, and whether it is one where clients log in."""
+        for served, paths, login_paths in self._served:
+            if paths.match(path) or login_paths.match(path):
+                return served, login_paths.match(path) is not None
+        return None
+
+
+def _spellings(paths: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern of these paths, what is below them, and other spellings, which are errors that their clients must be able to read."""
+    written = ["/+".join(map(re.escape, ("", *path.strip("/").split("/")))) for path in paths]
+    return re.compile(rf"(?:{'|'.join(written)})(?!\w)", re.IGNORECASE)
 
 
 async def _send_error(served: ServedApi, start: Message, document: bytes, send: Send, *, is_login: bool) -> None:

@@ -22,7 +22,7 @@ from cache_pipeline.api.problems import MEDIA_TYPE, Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
 from cache_pipeline.errors import SettingsError
-from cache_pipeline.path_patterns import PathPattern, only_reads
+from cache_pipeline.path_patterns import PathPattern, only_reads, raw_path
 from cache_pipeline.query.report import account_setting
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.ports.api_keys import Principal
@@ -101,14 +101,9 @@ class PassThroughRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return a full match for a request that is passed on, else none."""
-        if scope["type"] != "http" or not self._passed.admits(scope["method"], _raw_path(scope)):
+        if scope["type"] != "http" or not self._passed.admits(scope["method"], raw_path(scope)):
             return Match.NONE, {}
         return super().matches(scope)
-
-
-def _raw_path(scope: Scope) -> str:
-    """Return the path as it was sent: two spellings may mean one path, of which only one is admitted."""
-    return scope.get("raw_path", scope["path"].encode()).decode("latin-1")
 
 
 async def _pass_on(passed: PassedPaths, request: Request) -> Response:
@@ -156,7 +151,7 @@ def _check_caller(query_service: QueryService, caller: Principal) -> None:
 
 
 async def _send(client: httpx.AsyncClient, request: Request, caller: Principal, body: bytes) -> httpx.Response:
-    path, query = _raw_path(request.scope), request.scope["query_string"]
+    path, query = raw_path(request.scope), request.scope["query_string"]
     if len(query) > _MAX_QUERY_BYTES:
         raise Problem("query-too-long", 414, f"the query string is too long: send at most {_MAX_QUERY_BYTES} bytes")
     headers = {name: value for name in _SENT_HEADERS if (value := request.headers.get(name)) is not None}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.requests import Request
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from cache_pipeline.api.middleware import JOB_TIER
 from cache_pipeline.api.negotiation import MediaFormat
@@ -16,6 +20,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import answer_headers
 from cache_pipeline.errors import QueryError
+from cache_pipeline.path_patterns import is_plain_path, raw_path
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.answer import read_rows
@@ -24,18 +29,50 @@ from cache_pipeline.vendors.served import ServedQuery, ServedRows
 
 #: Headers that say how complete and how old an answer is. The vendors' clients ignore them.
 _OWN_HEADERS = ("Age", "Cache-Status", "Complete-Through", "Provisional-From")
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+
+
+class VendorRoute(Route):
+    """A route at a vendor's own path. It matches the path as the vendor documents it, and no other spelling of it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return a match for a path without escapes, empty parts or anything else that another server may read differently."""
+        if scope["type"] != "http" or not is_plain_path(raw_path(scope)):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def read_json(body: bytes) -> object:
     """Return a body's JSON.
 
     Raises:
-        Problem: 400.
+        Problem: 400 if it is none, or has what cannot be stored, in whatever field.
     """
     try:
-        return json.loads(body)
+        value: object = json.loads(body)
     except (ValueError, RecursionError):
         raise Problem("malformed", 400, "the request body is not JSON") from None
+    if problem := _find_unstorable(value):
+        raise Problem("malformed", 400, f"the request body {problem}")
+    return value
+
+
+def _find_unstorable(value: object) -> str | None:
+    """Return what of a JSON document PostgreSQL does not store, or None if it stores it all."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case dict() as fields:
+                pending += [*fields.keys(), *fields.values()]
+            case list() as values:
+                pending += values
+            case str() as text if "\0" in text or _SURROGATE.search(text):
+                return "contains a NUL character or half of a surrogate pair: leave it out"
+            case float() as number if not math.isfinite(number):
+                return "contains a number that is not finite: leave it out"
+            case _:
+                pass
+    return None
 
 
 def parse_served(query_service: QueryService, caller: Principal, served: ServedQuery) -> ParsedQuery:

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
 from cache_pipeline.api.key_limits import keeps_divisions
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import AcceptedJob, QueryService
 from cache_pipeline.api.routes.vendor_answers import (
+    VendorRoute,
     answer_document,
     completeness_headers,
     parse_served,
@@ -35,17 +35,17 @@ from cache_pipeline.vendors.served import JobFacts, JobPaths
 _LIFETIME = timedelta(hours=6)
 
 
-def job_routes(paths: JobPaths) -> list[Route]:
+def job_routes(paths: JobPaths) -> list[VendorRoute]:
     """Return the routes of one kind of asynchronous queries."""
 
-    def route(template: str, method: str, answer: Callable[[JobPaths, Request], Awaitable[Response]]) -> Route:
+    def route(template: str, method: str, answer: Callable[[JobPaths, Request], Awaitable[Response]]) -> VendorRoute:
         # Starlette takes a partial for an application.
         @keeps_divisions
         @wraps(answer)
         async def endpoint(request: Request) -> Response:
             return await answer(paths, request)
 
-        return Route(template, endpoint, methods=[method])
+        return VendorRoute(template, endpoint, methods=[method])
 
     return [
         route(paths.submit, "POST", _submit),

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
 from cache_pipeline.api.key_limits import may_query
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
-from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
+from cache_pipeline.api.routes.vendor_answers import VendorRoute, rate_limit_headers
 from cache_pipeline.query.ad_hoc import find_only_account
 from cache_pipeline.service.names import needed_lookups
 from cache_pipeline.storage.ports.api_keys import Principal
@@ -22,11 +21,11 @@ from cache_pipeline.vendors.served import ListingPath, ServedApi
 from cache_pipeline.vendors.spec import Lookup
 
 
-def listing_routes(served: ServedApi) -> list[Route]:
+def listing_routes(served: ServedApi) -> list[VendorRoute]:
     """Return the routes of a vendor's listings."""
     lookups = {lookup.name: lookup for lookup in find_vendor(served.vendor).lookups}
     return [
-        Route(path.path, _endpoint(served.vendor, lookups[path.lookup], path), methods=["GET"])
+        VendorRoute(path.path, _endpoint(served.vendor, lookups[path.lookup], path), methods=["GET"])
         for path in served.listings
     ]
 

@@ -8,13 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cache_pipeline.api.dependencies import authenticate
 from cache_pipeline.api.key_limits import check_query_type, may_query
 from cache_pipeline.api.query_service import QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import CacheStatusSource
-from cache_pipeline.api.routes.vendor_answers import not_ready, own_headers, rate_limit_headers, read_json
+from cache_pipeline.api.routes.vendor_answers import VendorRoute, not_ready, own_headers, rate_limit_headers, read_json
 from cache_pipeline.errors import UnknownReport
 from cache_pipeline.query.ad_hoc import AD_HOC_PREFIX, find_only_account
 from cache_pipeline.query.live_report import LiveReport
@@ -28,9 +27,9 @@ from cache_pipeline.vendors.served import ObservationPath, ObservationQuery, Ser
 _LEAST_HOLD_SECONDS = 1
 
 
-def observation_routes(served: ServedApi) -> list[Route]:
+def observation_routes(served: ServedApi) -> list[VendorRoute]:
     """Return the routes of a vendor's questions about the present."""
-    return [Route(path.path, _endpoint(served.vendor, path), methods=["POST"]) for path in served.observations]
+    return [VendorRoute(path.path, _endpoint(served.vendor, path), methods=["POST"]) for path in served.observations]
 
 
 def _endpoint(vendor: str, path: ObservationPath) -> Callable[[Request], Awaitable[Response]]:

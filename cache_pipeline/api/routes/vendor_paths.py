@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cache_pipeline.api.access_tokens import answer_token_request
 from cache_pipeline.api.dependencies import authenticate
 from cache_pipeline.api.key_limits import keeps_divisions
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import (
+    VendorRoute,
     answer_body,
     completeness_headers,
     parse_served,
@@ -29,13 +29,13 @@ from cache_pipeline.api.routes.vendor_observations import observation_routes
 from cache_pipeline.vendors.served import QueryPath, ServedApi
 
 
-def vendor_routes(served: Sequence[ServedApi]) -> list[Route]:
+def vendor_routes(served: Sequence[ServedApi]) -> list[VendorRoute]:
     """Return the routes of what is answered of the vendors' own APIs."""
-    routes: list[Route] = []
+    routes: list[VendorRoute] = []
     login_paths = dict.fromkeys(path for api in served for path in api.login_paths)
-    routes += [Route(path, answer_token_request, methods=["POST"]) for path in login_paths]
+    routes += [VendorRoute(path, answer_token_request, methods=["POST"]) for path in login_paths]
     for api in served:
-        routes += [Route(path.path, _endpoint(path), methods=["POST"]) for path in api.queries]
+        routes += [VendorRoute(path.path, _endpoint(path), methods=["POST"]) for path in api.queries]
         routes += [route for paths in api.jobs for route in job_routes(paths)]
         routes += observation_routes(api)
         routes += listing_routes(api)
