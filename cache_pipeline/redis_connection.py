@@ -63,7 +63,7 @@ def open_redis(
 
     Args:
         url: URL of the server, of the Sentinels or of the cluster.
-        max_connections: The largest number of connections; of a cluster, to each server.
+        max_connections: The largest number of connections; of a cluster, of commands at once to all of its servers.
         timeout_seconds: How long to wait for an answer.
 
     Raises:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from cache_pipeline.bootstrap.clock import utc_now
@@ -37,13 +36,6 @@ def postgres_database(replicated: ReplicatedPostgres) -> str:
     return replicated.url
 
 
-def fail_over(replicated: ReplicatedPostgres) -> None:
-    replicated.primary.kill()
-    with psycopg.connect(replicated.standby.url, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-    replicated.standby.promote()
-
-
 async def answer_when_available(world: World, interval: Interval) -> Answer:
     """Answer a query; while PostgreSQL is away, the error is retryable."""
     async with asyncio.timeout(60):
@@ -58,7 +50,7 @@ async def test_fetches_continue_on_the_standby(open_world: OpenWorld, replicated
     async with open_world() as world:
         await world.service.answer(REPORT, FIRST)
         submits = await world.submits()
-        await asyncio.to_thread(fail_over, replicated)
+        await asyncio.to_thread(replicated.fail_over)
         again = await answer_when_available(world, FIRST)
         assert sorted(json.loads(again.body)["rows"]) == await world.truth(REPORT, FIRST)
         assert await world.submits() == submits
@@ -71,7 +63,7 @@ async def test_api_and_worker_continue_on_the_standby(open_api: OpenApi, replica
         api.start_worker()
         accepted = await api.http.get(URL + str(FIRST))
         await api.wait_until_finished(accepted.headers["Location"], seconds=60)
-        await asyncio.to_thread(fail_over, replicated)
+        await asyncio.to_thread(replicated.fail_over)
         async with asyncio.timeout(60):
             while (accepted := await api.http.get(URL + DAY)).status_code == 503:
                 assert "Retry-After" in accepted.headers

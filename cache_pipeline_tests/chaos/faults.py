@@ -7,8 +7,12 @@ from dataclasses import dataclass
 KILL_TARGETS = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "rabbitmq")
 #: Servers whose connections go through a proxy.
 PROXY_TARGETS = ("vendor", "redis", "postgres", "rabbitmq")
-#: States in which Redis still answers: a demoted primary, a full memory, and the loss of all data.
-REDIS_STATES = ("read_only", "full", "emptied")
+#: States in which Redis still answers: a demoted primary, a full memory, a full disk, and the loss of all data.
+REDIS_STATES = ("read_only", "full", "unsaved", "emptied")
+#: Changes of servers: the primary is killed and its standby promoted, two living servers change places, or the standby is away.
+FAILOVERS = (("failover", "postgres"), ("standby", "postgres"), ("failover", "redis"), ("switchover", "redis"))
+#: Connections that send the API half a request each, more than it keeps open.
+HALF_REQUESTS = 900
 #: Faults of the simulated vendor, each with the most requests or jobs it affects.
 VENDOR_FAULTS = {
     "throttle": 4,
@@ -36,12 +40,12 @@ class Fault:
 
     Attributes:
         at: Seconds since the beginning of the run.
-        kind: One of kill, cut, stall, slow, disk, read_only, full, emptied (of Redis), fault (of the vendor), truncation,
-            restatement.
+        kind: One of kill, cut, stall, slow, disk, read_only, full, unsaved, emptied (of Redis), failover, standby, switchover,
+            half_requests, fault (of the vendor), truncation, restatement.
         target: Process, proxied server or vendor fault.
         seconds: Duration; for a killed process, the time until it is started again.
-        amount: Seconds of delay each way (slow), number of requests or jobs (fault), rows left (truncation), or age
-            in days (restatement).
+        amount: Seconds of delay each way (slow), number of requests or jobs (fault), connections (half_requests), rows left
+            (truncation), or age in days (restatement).
     """
 
     at: float
@@ -87,6 +91,8 @@ def _shuffled_deck(rng: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [("truncation", "answers", rng.uniform(12.0, 20.0), float(TRUNCATED_ROWS))]
     cards += [("restatement", "final figures", 0.0, float(rng.randint(*RESTATED_DAYS_AGO)))]
     cards += [(state, "redis", rng.uniform(0.5, 4.0), 0.0) for state in REDIS_STATES]
+    cards += [(kind, target, rng.uniform(0.1, 2.5), 0.0) for kind, target in FAILOVERS]
+    cards += [("half_requests", "api", rng.uniform(2.0, 5.0), float(HALF_REQUESTS))]
     cards += [("disk", "edge", rng.uniform(2.0, 5.0), 0.0)]
     # Workers hold the leases, so they are killed twice as often.
     cards += [("kill", target, rng.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2")]

@@ -27,9 +27,20 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        """Listen, the first time on a free port, after `refuse` on the same port again."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """Refuse connections until `start`, as the machine of a server that does not run does."""
+        if self._server is not None:
+            self._server.close()
+        self._drop_connections()
+
+    def lead_to(self, port: int) -> None:
+        """Lead to another server from now on, as an address that is moved in a failover does."""
+        self._target_port = port
+        self._drop_connections()
 
     def cut(self) -> None:
         """Abort every connection, including new ones, until `restore`."""

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import redis.asyncio
 import yaml
 
 from cache_pipeline.query.interval import Interval
@@ -22,7 +23,7 @@ from cache_pipeline_tests.chaos.faults import Fault
 from cache_pipeline_tests.chaos.processes import SupervisedProcess, cli_command
 from cache_pipeline_tests.chaos.proxy import TcpProxy
 from cache_pipeline_tests.chaos.scenario import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
-from cache_pipeline_tests.chaos.stores import Stores, free_port
+from cache_pipeline_tests.chaos.stores import PostgresPair, RedisPair, free_port
 from cache_pipeline_tests.chaos.truth import VendorTruth
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ def dump_stacks(_number, frame):
 
 signal.signal(signal.SIGUSR1, dump_stacks)
 """
+_DAGSTER_URL = "DAGSTER_POSTGRES_URL"
 _WORKERS = ("worker-1", "worker-2")
 
 
@@ -48,7 +50,8 @@ class System:
     Attributes:
         folder: Folder of the project and the logs.
         environment: Environment variables of every child process.
-        stores: PostgreSQL and Valkey.
+        postgres: PostgreSQL with a standby.
+        redis: Redis with a replica.
         disk: Disk of the edge folder.
         api_url: URL of the HTTP API, not through a proxy.
         vendor_url: URL of the simulated vendor, not through a proxy.
@@ -60,7 +63,9 @@ class System:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stores = Stores(folder)
+        self._servers = ExitStack()
+        self.postgres = PostgresPair(self._servers)
+        self.redis = RedisPair(folder / "redis")
         self.disk = EdgeDisk(folder / "edge")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq")
         self.dagster: subprocess.Popen[bytes] | None = None
@@ -72,18 +77,18 @@ class System:
         self.refetched: list[tuple[str, Interval]] = []
         self.edge_url = f"file://{folder / 'edge'}/v1/default"
         self.proxies = {
-            "vendor": TcpProxy("vendor", self._vendor_port),
-            "redis": TcpProxy("redis", self.stores.redis_port),
-            "postgres": TcpProxy("postgres", self.stores.postgres_port),
-            "rabbitmq": TcpProxy("rabbitmq", self.rabbitmq.port),
+            "vendor": [TcpProxy("vendor", self._vendor_port)],
+            "redis": self.redis.proxies,
+            "postgres": self.postgres.proxies,
+            "rabbitmq": [TcpProxy("rabbitmq", self.rabbitmq.port)],
         }
         self.environment: dict[str, str] = {}
         self._processes: dict[str, SupervisedProcess] = {}
 
     @property
     def postgres_url(self) -> str:
-        """Return the URL of PostgreSQL, not through the proxy."""
-        return self.stores.postgres_url(self.stores.postgres_port)
+        """Return the URL of both servers of PostgreSQL, not through the proxies."""
+        return self.postgres.url
 
     def unexpected_exits(self) -> dict[str, int]:
         """Return how often each child process ended without being killed."""
@@ -94,9 +99,9 @@ class System:
         self._write_project()
         self.disk.create()
         (self.folder / "edge" / "v1" / "default").mkdir(parents=True)
-        await asyncio.gather(asyncio.to_thread(self._start_stores), asyncio.to_thread(self.rabbitmq.start))
-        for proxy in self.proxies.values():
+        for proxy in self._all_proxies():
             await proxy.start()
+        await asyncio.gather(asyncio.to_thread(self.redis.start), asyncio.to_thread(self.rabbitmq.start))
         self.environment = self._environment()
         simulator = cli_command("simulator", "--port", str(self._vendor_port), "--settings", "vendor.yaml")
         commands = {"simulator": simulator, "api": cli_command("api", "--port", str(self._api_port))}
@@ -131,11 +136,16 @@ class System:
     async def stop(self) -> None:
         """Stop the deployment."""
         await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._processes.values()))
-        for proxy in self.proxies.values():
+        for proxy in self._all_proxies():
             await proxy.close()
         await asyncio.to_thread(self.rabbitmq.stop)
-        await asyncio.to_thread(self.stores.stop)
+        await asyncio.to_thread(self.redis.stop)
+        self.postgres.keep_logs(self.folder)
+        await asyncio.to_thread(self._servers.close)
         self.disk.remove()
+
+    def _all_proxies(self) -> list[TcpProxy]:
+        return [proxy for proxies in self.proxies.values() for proxy in proxies]
 
     async def inject(self, fault: Fault) -> None:
         """Inject a fault, and undo it after its duration."""
@@ -147,7 +157,12 @@ class System:
             "disk": self._fill_disk,
             "read_only": self._change_redis,
             "full": self._change_redis,
+            "unsaved": self._change_redis,
             "emptied": self._change_redis,
+            "failover": self._fail_over,
+            "standby": lambda fault: self.postgres.restart_standby(fault.seconds),
+            "switchover": lambda _fault: self.redis.switch_over(),
+            "half_requests": self._send_half_requests,
             "fault": self._inject_vendor_fault,
             "truncation": self._truncate,
             "restatement": self._restate,
@@ -164,22 +179,22 @@ class System:
             await asyncio.sleep(fault.seconds)
             process.allow_restart()
             return
-        stop, start = {
-            "redis": (self.stores.kill_redis, self.stores.start_redis),
-            "postgres": (self.stores.kill_postgres, self.stores.start_postgres),
-            "rabbitmq": (self.rabbitmq.kill, self.rabbitmq.start),
-        }[fault.target]
-        await asyncio.to_thread(stop)
-        try:
+        if fault.target == "rabbitmq":
+            await asyncio.to_thread(self.rabbitmq.kill)
             await asyncio.sleep(fault.seconds)
-        finally:
-            await asyncio.to_thread(start)
+            await asyncio.to_thread(self.rabbitmq.start)
+            return
+        await {"redis": self.redis, "postgres": self.postgres}[fault.target].restart(fault.seconds)
+
+    async def _fail_over(self, fault: Fault) -> None:
+        await {"redis": self.redis.promote, "postgres": self.postgres.fail_over}[fault.target](fault.seconds)
 
     async def _degrade_connection(self, fault: Fault) -> None:
-        proxy = self.proxies[fault.target]
-        {"cut": proxy.cut, "stall": proxy.stall, "slow": lambda: proxy.slow(fault.amount)}[fault.kind]()
+        for proxy in self.proxies[fault.target]:
+            {"cut": proxy.cut, "stall": proxy.stall, "slow": partial(proxy.slow, fault.amount)}[fault.kind]()
         await asyncio.sleep(fault.seconds)
-        proxy.restore()
+        for proxy in self.proxies[fault.target]:
+            proxy.restore()
 
     async def _fill_disk(self, fault: Fault) -> None:
         self.disk.fill(self.dagster)
@@ -187,17 +202,22 @@ class System:
         self.disk.free()
 
     async def _change_redis(self, fault: Fault) -> None:
-        change, undo = {
-            "read_only": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
-            "full": (("CONFIG", "SET", "maxmemory", "1mb"), ("CONFIG", "SET", "maxmemory", "0")),
-            "emptied": (("FLUSHALL",), ("PING",)),
-        }[fault.kind]
-        # Not through the proxy, whose faults are its own.
-        url = self.stores.redis_url(self.stores.redis_port)
-        async with redis.asyncio.Redis.from_url(url) as client:
-            await client.execute_command(*change)
+        async with self.redis.state(fault.kind):
             await asyncio.sleep(fault.seconds)
-            await client.execute_command(*undo)
+
+    async def _send_half_requests(self, fault: Fault) -> None:
+        """Hold more connections open than the API keeps, each with a request that never ends."""
+        writers: list[asyncio.StreamWriter] = []
+        try:
+            for _ in range(int(fault.amount)):
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", self._api_port)
+                    writers.append(writer)
+                    writer.write(b"GET /healthz HTTP/1.1\r\nHost: api\r\n")
+            await asyncio.sleep(fault.seconds)
+        finally:
+            for writer in writers:
+                writer.transport.abort()
 
     async def _inject_vendor_fault(self, fault: Fault) -> None:
         await self._set_faults({fault.target: int(fault.amount)})
@@ -220,16 +240,11 @@ class System:
     async def clear_faults(self) -> None:
         """Undo every fault that may still be active, and wait until the API is ready."""
         self.disk.free()
-        for proxy in self.proxies.values():
+        for proxy in self._all_proxies():
             proxy.restore()
         async with httpx.AsyncClient(timeout=20) as http:
             await http.delete(f"{self.vendor_url}/simulator/faults")
         await self.wait_until_ready()
-
-    def _start_stores(self) -> None:
-        self.stores.prepare()
-        self.stores.start_redis()
-        self.stores.start_postgres()
 
     def _write_project(self) -> None:
         (self.folder / "reports").mkdir()
@@ -237,11 +252,14 @@ class System:
             (self.folder / "reports" / f"{report.name}.yaml").write_text(report.text)
         (self.folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         (self.folder / "vendor.yaml").write_text(yaml.safe_dump(SIMULATOR))
-        for name in ("dagster.yaml", "workspace.yaml"):
-            shutil.copy(REPOSITORY / name, self.folder)
+        shutil.copy(REPOSITORY / "workspace.yaml", self.folder)
+        # Dagster's storage takes one host: see docs/scaling.md.
+        dagster = (REPOSITORY / "dagster.yaml").read_text().replace("CACHE_PIPELINE_POSTGRES_URL", _DAGSTER_URL)
+        (self.folder / "dagster.yaml").write_text(dagster)
 
     def _environment(self) -> dict[str, str]:
-        vendor = f"http://127.0.0.1:{self.proxies['vendor'].port}"
+        ((to_vendor,), (rabbitmq,)) = (self.proxies[name] for name in ("vendor", "rabbitmq"))
+        vendor = f"http://127.0.0.1:{to_vendor.port}"
         account = {
             "base_url": vendor,
             "login_url": f"{vendor}/oauth/token",
@@ -257,9 +275,10 @@ class System:
             **inherited,
             "PYTHONPATH": f"{self.folder}:{REPOSITORY}",
             "DAGSTER_HOME": str(self.folder),
-            "CACHE_PIPELINE_POSTGRES_URL": self.stores.postgres_url(self.proxies["postgres"].port),
-            "CACHE_PIPELINE_REDIS_URL": self.stores.redis_url(self.proxies["redis"].port),
-            "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{self.proxies['rabbitmq'].port}",
+            "CACHE_PIPELINE_POSTGRES_URL": self.postgres.proxied_url,
+            _DAGSTER_URL: self.postgres.address_url,
+            "CACHE_PIPELINE_REDIS_URL": self.redis.url,
+            "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}",
             "CACHE_PIPELINE_JOBS__LEASE_SECONDS": "4",
             "CACHE_PIPELINE_JOBS__DRAIN_SECONDS": "3",
             # The run kills workers many times; that must not dead-letter their jobs.

@@ -1,15 +1,16 @@
-"""A PostgreSQL primary with a streaming standby, for one test."""
+"""A PostgreSQL primary with a streaming standby, for one test or one chaos run."""
 
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Server:
 
     data: Path
     port: int
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def url(self) -> str:
@@ -53,27 +55,41 @@ class Server:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "hot_standby": "on",
+            "max_connections": 200,
+            "timezone": "UTC",
         }
         options = [f"-c{name}={value}" for name, value in settings.items()]
-        with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
-            program = str(find_postgres_wheel().program("postgres"))
-            self._process = subprocess.Popen(
-                [program, "-D", str(self.data), *options], stdout=log, stderr=log, **_unprivileged()
-            )
+        program = str(find_postgres_wheel().program("postgres"))
         deadline = time.monotonic() + 60
+        self._process = None
         while True:
+            if self._process is None or self._process.poll() is not None:
+                # It ends at once while processes of a killed server are still ending.
+                with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        [program, "-D", str(self.data), *options], stdout=log, stderr=log, **_unprivileged()
+                    )
             try:
                 psycopg.connect(self.url, connect_timeout=5).close()
             except psycopg.OperationalError:
-                assert self._process.poll() is None
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, f"PostgreSQL does not start; see {log.name}"
                 time.sleep(0.1)
             else:
                 return
 
     def kill(self) -> None:
         """Kill the server and its sessions at once."""
-        self._process.send_signal(3)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+
+    def crash(self) -> None:
+        """Kill all its processes with SIGKILL, as when its machine stops."""
+        if self._process is None:
+            return
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def promote(self) -> None:
@@ -81,10 +97,46 @@ class Server:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
 
+    def follow(self, primary: "Server") -> None:
+        """Replace all data by a copy of the primary's, start, and stream from it."""
+        user = _unprivileged()
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(mode=0o700)
+        if user:
+            os.chown(self.data, user["user"], user["group"])
+        program = str(find_postgres_wheel().program("postgres").with_name("pg_basebackup"))
+        copy = [program, "-D", str(self.data), "-R", "--no-sync", "-c", "fast", "-d", primary.url]
+        subprocess.run(copy, check=True, capture_output=True, **user)
+        self.start()
+
+    def wait_for_standby(self, *, is_synchronous: bool) -> None:
+        """Let commits wait until a standby has them, or not; return when they do.
+
+        Without it, a failover may lose the last transactions that were committed before it.
+        """
+        standbys = "*" if is_synchronous else ""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standbys}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+            deadline = time.monotonic() + 60
+            statement = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'"
+            while is_synchronous and connection.execute(statement).fetchone() is None:
+                assert time.monotonic() < deadline, "the standby does not stream"
+                time.sleep(0.1)
+
     def stop(self) -> None:
         """Stop it, if it runs."""
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self.kill()
+
+
+def _children(parent: int) -> list[int]:
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    return found
 
 
 @dataclass
@@ -97,8 +149,25 @@ class ReplicatedPostgres:
     @property
     def url(self) -> str:
         """The URL that names both, for writing."""
-        hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
-        return f"postgresql://example@{hosts}/{_DATABASE}?target_session_attrs=read-write&connect_timeout=5"
+        return url_of(self.primary.port, self.standby.port)
+
+    def fail_over(self) -> None:
+        """Kill the primary, and promote the standby, which then serves alone."""
+        self.primary.crash()
+        self.primary, self.standby = self.standby, self.primary
+        self.primary.wait_for_standby(is_synchronous=False)
+        self.primary.promote()
+
+    def bring_back(self) -> None:
+        """Let the killed server, which may have transactions that no other has, begin again as the standby."""
+        self.standby.follow(self.primary)
+        self.primary.wait_for_standby(is_synchronous=True)
+
+
+def url_of(*ports: int) -> str:
+    """Return the URL that names the servers at some ports, for writing."""
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return f"postgresql://example@{hosts}/{_DATABASE}?target_session_attrs=read-write&connect_timeout=5"
 
 
 @contextmanager
@@ -108,34 +177,18 @@ def replicated_postgres() -> Generator[ReplicatedPostgres]:
     folder.chmod(0o711)
     wheel, user = find_postgres_wheel(), _unprivileged()
     primary, standby = Server(folder / "primary", _free_port()), Server(folder / "standby", _free_port())
-    started: list[Server] = []
     try:
-        for each in (primary, standby):
-            each.data.mkdir(mode=0o700)
-            if user:
-                os.chown(each.data, user["user"], user["group"])
+        primary.data.mkdir(mode=0o700)
+        if user:
+            os.chown(primary.data, user["user"], user["group"])
         initdb = [str(wheel.program("initdb")), "-D", str(primary.data), "-U", "example", "--auth=trust", "--no-sync"]
         subprocess.run([*initdb, "--locale=C", "--encoding=UTF8"], check=True, capture_output=True, **user)
         primary.start()
-        started.append(primary)
-        backup = [
-            str(wheel.program("postgres").with_name("pg_basebackup")),
-            "-D",
-            str(standby.data),
-            "-R",
-            "--no-sync",
-            "-c",
-            "fast",
-        ]
-        subprocess.run([*backup, "-d", primary.url], check=True, capture_output=True, **user)
-        standby.start()
-        started.append(standby)
+        standby.follow(primary)
         # A commit waits until the standby has it, so a failover loses nothing.
-        with psycopg.connect(primary.url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            connection.execute("SELECT pg_reload_conf()")
+        primary.wait_for_standby(is_synchronous=True)
         yield ReplicatedPostgres(primary, standby)
     finally:
-        for each in started:
+        for each in (primary, standby):
             each.stop()
         shutil.rmtree(folder)
