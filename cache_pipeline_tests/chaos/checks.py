@@ -26,7 +26,12 @@ _STORED_TWICE = f"""
          JOIN cache_pipeline_state.coverage AS held ON held.series = seen.series
          WHERE held.report = q.report AND seen.interval = q.interval AND seen.fetched_at < max(q.requested_at)
          AND max(q.requested_at) - min(q.requested_at) >= interval '{RECHECK_SECONDS} seconds'
-         AND (seen.verdict = 'unverified' OR seen.final_rows < 0.8 * seen.expected_rows))
+         AND (seen.verdict = 'unverified' OR seen.final_rows < 0.8 * seen.expected_rows)),
+        (SELECT string_agg(format('%s: %s, %s of %s rows', to_char(seen.fetched_at, 'HH24:MI:SS'), seen.verdict,
+            seen.final_rows, seen.expected_rows), '; ' ORDER BY seen.fetched_at)
+         FROM cache_pipeline_state.chunk_result AS seen
+         JOIN cache_pipeline_state.coverage AS held ON held.series = seen.series
+         WHERE held.report = q.report AND seen.interval = q.interval)
     FROM cache_pipeline_state.upstream_query AS q
     WHERE state = 'stored' AND upper(interval) < requested_at - interval '10 minutes'
     GROUP BY report, interval HAVING count(*) > 1
@@ -139,12 +144,14 @@ def check_final_state(system: System, outcome: Outcome) -> None:
             _compare_with_truth(system, f"history of {report.name}", report, stored, outcome)
             published = read_edge(system.edge_url, report, outcome)
             _compare_with_truth(system, f"edge of {report.name}", report, published[0] if published else {}, outcome)
-        for name, interval, start, end, times, second_looks in connection.execute(_STORED_TWICE.encode()).fetchall():
+        for name, interval, start, end, times, second_looks, results in connection.execute(
+            _STORED_TWICE.encode()
+        ).fetchall():
             if times > 1 + second_looks and not any(
                 name == report and IntervalSet([refetched]) & IntervalSet([Interval(start, end)])
                 for report, refetched in system.refetched
             ):
-                outcome.record("duplicated", f"{name} {interval} was fetched and stored {times} times")
+                outcome.record("duplicated", f"{name} {interval} was fetched and stored {times} times ({results})")
         for verdict, times in connection.execute(_VERDICTS).fetchall():
             outcome.counts[f"vendor answers with the verdict {verdict}"] = times
         ((handles,),) = connection.execute(_HANDLES).fetchall()
