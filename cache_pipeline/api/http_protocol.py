@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocol with bounds on connections, and on the size and duration of a request's headers.
+"""uvicorn's HTTP protocol with bounds on connections, on the size and duration of a request's headers, and on what waits for a caller.
 
-uvicorn itself waits without end for the rest of a header, and reads headers of any size, before the application sees the request.
+uvicorn itself waits without end for the rest of a header and for a caller that does not read its answer, reads headers of any
+size, and queues any number of pipelined requests, before or after the application sees a request.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: A header that has not arrived within this time is not coming.
 HEADER_TIMEOUT_SECONDS = 10.0
+#: A caller that has read nothing of its answer for this time does not want it.
+READ_TIMEOUT_SECONDS = 30.0
 MAX_HEADER_BYTES = 64 * 1024
+#: Each header is an object in memory many times its size, so their number is bounded while they arrive.
+MAX_HEADERS = 256
+#: Longer ones are unknown, and costly to decode.
+MAX_PATH_BYTES = 4096
+#: Requests that wait for the answer to an earlier one on their connection.
+MAX_PIPELINED_REQUESTS = 16
 #: Fewer than the open files that most systems allow a process, so that connections to the stores can always be opened.
 MAX_CONNECTIONS = 800
 
@@ -21,57 +30,99 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
     header_timeout = HEADER_TIMEOUT_SECONDS
+    read_timeout = READ_TIMEOUT_SECONDS
     max_connections = MAX_CONNECTIONS
-    #: Since when it has waited for a request, or for the rest of its header, by the event loop's clock. It means nothing while
-    #: a request is being answered.
+    #: Since when it has waited for its caller, by the event loop's clock. It means nothing while nothing is awaited from the caller.
     waiting_since = 0.0
     _deadline: asyncio.TimerHandle | None = None
+    _read_deadline: asyncio.TimerHandle | None = None
+    #: Bytes of a header, or of the lines after a body, that have arrived so far.
     _header_bytes = 0
+    _refusal: str | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for a request, but not for long. If there are too many connections, end the one that has waited longest.
+        """Wait for a request, but not for long. If there are too many connections, end the one that has waited longest for its caller.
 
-        Otherwise a few hundred connections that send nothing, or nothing more, would keep all other callers out. If all are
-        being answered, this one is refused.
+        Otherwise a few hundred connections that send nothing, or nothing more, or read nothing, would keep all other callers
+        out. If the answers to all are being made, this one is refused.
         """
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
         self._expect_header()
         if len(self.connections) > self.max_connections:
-            waiting = [each for each in self.connections if isinstance(each, BoundedHttpProtocol) and each.is_idle]
+            waiting = [each for each in self.connections if isinstance(each, BoundedHttpProtocol) and each.is_waiting]
             min(waiting, key=lambda each: each.waiting_since).end()
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request; end the connection if its header is too large."""
+        """Read a part of a request; end the connection if its header, or what follows its body, is too large."""
         # The first bytes of the next request of a connection that was kept alive.
         is_first = self._deadline is None and self.is_idle
         if is_first:
             self.waiting_since = self.loop.time()
-        self._header_bytes = len(data) + (0 if is_first else self._header_bytes)
+            self._header_bytes = 0
+        self._header_bytes += len(data)
         super().data_received(data)
         if not self.is_idle:
             self._forget_deadline()
-        elif self._header_bytes > MAX_HEADER_BYTES:
-            self.end()
         elif is_first:
             # Most headers arrive whole, and need no timer.
             self._expect_header()
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self.end()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Read one header; refuse a request with very many."""
+        if len(self.headers) >= MAX_HEADERS:
+            self._refuse(f"too many headers: send at most {MAX_HEADERS}")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to answer a request; refuse one whose target is no path, which is a request to a proxy."""
+        """Begin to answer a request; refuse one whose target is no path, which is a request to a proxy, or which is too long."""
+        self._header_bytes = 0
         if not self.url.startswith(b"/"):
-            # The parser passes it on as a malformed request.
-            raise ValueError("the target is not a path")
+            self._refuse("the target is not a path: send the request to a proxy, or only its path")
+        if len(self.url.partition(b"?")[0]) > MAX_PATH_BYTES:
+            self._refuse(f"the path is too long: send at most {MAX_PATH_BYTES} bytes")
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            self._refuse("too many pipelined requests: wait for answers")
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Read a part of a body, whose size the application limits."""
+        self._header_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Begin to answer the next request, or wait for it; but end the connection if the caller does not read this answer."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._expect_reader()
+
+    def pause_writing(self) -> None:
+        """Wait for the caller to read, but not without end."""
+        super().pause_writing()
+        self.waiting_since = self.loop.time()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        """Continue an answer of which the caller has read a part."""
+        super().resume_writing()
+        self._forget_read_deadline()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that cannot be parsed, or say why it is refused."""
+        super().send_400_response(self._refusal or msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
         self._forget_deadline()
+        self._forget_read_deadline()
         super().connection_lost(exc)
 
     def end(self) -> None:
         """End the connection at once."""
         self._forget_deadline()
+        self._forget_read_deadline()
         self.transport.abort()
 
     @property
@@ -80,6 +131,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its caller has to act: to send a request or the rest of its body, or to read the answer."""
+        return self.is_idle or self.cycle.more_body or self.flow.write_paused
+
+    def _refuse(self, reason: str) -> None:
+        """Have the parser pass the request on as a malformed one.
+
+        Raises:
+            ValueError: Always.
+        """
+        self._refusal = reason
+        raise ValueError(reason)
+
     def _expect_header(self) -> None:
         self._deadline = self.loop.call_later(self.header_timeout, self.end)
 
@@ -87,3 +152,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _expect_reader(self) -> None:
+        self._forget_read_deadline()
+        self._read_deadline = self.loop.call_later(self.read_timeout, self._end_if_unread)
+
+    def _forget_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
+
+    def _end_if_unread(self) -> None:
+        self._read_deadline = None
+        if self.transport.get_write_buffer_size():
+            self.end()

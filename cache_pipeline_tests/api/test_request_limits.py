@@ -20,15 +20,29 @@ class NarrowProtocol(BoundedHttpProtocol):
     max_connections = 3
 
 
+class ImpatientProtocol(NarrowProtocol):
+    read_timeout = 0.3
+
+
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
+async def large_app(scope, receive, send):
+    """Read the body, and answer with more than any buffer of a connection holds."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(400):
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 @asynccontextmanager
-async def serving(protocol):
+async def serving(protocol, served=app):
     """Serve with a protocol while the block lasts, and yield the port."""
-    config = uvicorn.Config(app, port=0, log_level="error", log_config=None, lifespan="off", http=protocol)
+    config = uvicorn.Config(served, port=0, log_level="error", log_config=None, lifespan="off", http=protocol)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
@@ -80,6 +94,81 @@ async def test_connections_are_bounded():
         assert b"204" in await asyncio.wait_for(fifth[0].readuntil(b"\r\n\r\n"), 20)
         for _, writer in (first, second, third, fourth, fifth):
             writer.close()
+
+
+async def test_pipelined_requests_are_bounded():
+    """A megabyte of them would be a gigabyte of objects."""
+    async with serving(BoundedHttpProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        for _ in range(2):
+            assert b"204" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        assert (await ended(reader)).count(b"HTTP/1.1 204") < 100
+        writer.close()
+
+
+async def test_very_many_headers_are_refused_while_they_arrive():
+    async with serving(BoundedHttpProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"ab:cd\r\n" * 300)
+        assert b"too many headers" in await ended(reader)
+        writer.close()
+
+
+async def test_endless_trailers_end_the_connection():
+    async with serving(BoundedHttpProtocol, large_app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX: ")
+        for _ in range(10):
+            writer.write(b"x" * 100_000)
+        assert b" 200 " not in await ended(reader)
+        writer.close()
+
+
+async def test_long_path_is_refused_before_it_is_decoded():
+    async with serving(BoundedHttpProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /" + b"%0a" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        refused = await ended(reader)
+        assert b"400" in refused
+        assert b"too long" in refused
+        writer.close()
+
+
+async def test_unfinished_bodies_keep_no_caller_out():
+    async with serving(NarrowProtocol, large_app) as port:
+        attackers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in attackers:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        for _, each in (*attackers, (reader, writer)):
+            each.close()
+
+
+async def test_unread_answers_keep_no_caller_out():
+    async with serving(NarrowProtocol, large_app) as port:
+        attackers = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(3)]
+        for _, writer in attackers:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.5)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        for _, each in (*attackers, (reader, writer)):
+            each.close()
+
+
+async def test_answer_that_is_not_read_ends_the_connection():
+    async with serving(ImpatientProtocol, large_app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(1)
+        assert len(await ended(reader)) < 400 * 100_000
+        writer.close()
 
 
 async def test_large_headers_are_refused(open_api):
