@@ -139,9 +139,9 @@ def server_hosts(url: str) -> list[str]:
 
 
 def is_refused_write(error: BaseException) -> bool:
-    """Return whether an error says that the server accepts no writes: a replica, full, or unable to save."""
+    """Return whether an error says that the server accepts no writes: a replica, full, unable to save, or without its replicas."""
     return isinstance(error, ReadOnlyError | OutOfMemoryError) or (
-        isinstance(error, ResponseError) and str(error).startswith("MISCONF")
+        isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "NOREPLICAS"))
     )
 
 

@@ -188,7 +188,11 @@ async def _check_writes(redis: Redis) -> CheckResult | None:
     except ResponseError as error:
         if not is_refused_write(error):
             raise
-        detail, remedy = "it cannot save its data", "free disk space, or see its log"
+        if str(error).startswith("NOREPLICAS"):
+            detail = "it has fewer replicas than min-replicas-to-write, or they are late"
+            remedy = "start its replicas; if it was replaced by another primary, let CACHE_PIPELINE_REDIS_URL name the Sentinels"
+        else:
+            detail, remedy = "it cannot save its data", "free disk space, or see its log"
     else:
         return None
     return CheckResult("Redis", CheckStatus.failed, f"answers but accepts no writes: {detail}", remedy)

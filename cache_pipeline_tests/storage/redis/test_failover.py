@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.check_result import CheckStatus
@@ -119,6 +119,24 @@ async def test_read_only_replica_is_not_healthy(replicated: ReplicatedRedis):
     assert found["Redis"].status is CheckStatus.failed
     assert "read-only replica" in found["Redis"].detail
     assert "primary" in found["Redis"].remedy
+
+
+async def test_primary_without_its_replicas_is_not_healthy(replicated: ReplicatedRedis):
+    """A former primary that was cut off from its replicas, which follow another one."""
+    url = f"redis://:{PASSWORD}@127.0.0.1:{replicated.primary.port}/0"
+    async with open_redis(url) as client:
+        await client.config_set("min-replicas-to-write", "2")
+        await asyncio.gather(*(client.get(f"key{number}") for number in range(5)))
+        connected = (await client.info("stats"))["total_connections_received"]
+        with pytest.raises(ResponseError, match="NOREPLICAS"):
+            await check_writable(client)
+        # All connections of the pool are replaced: the address may lead to another server by now.
+        await asyncio.gather(*(client.get(f"key{number}") for number in range(5)))
+        assert (await client.info("stats"))["total_connections_received"] >= connected + 5
+        found = {each.subject: each for each in await check_redis(url, utc_now)}
+        assert found["Redis"].status is CheckStatus.failed
+        assert "min-replicas-to-write" in found["Redis"].detail
+        assert "Sentinels" in found["Redis"].remedy
 
 
 async def test_full_server_is_not_healthy(replicated: ReplicatedRedis):
