@@ -13,7 +13,7 @@ from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline_tests.api.conftest import DAY, OpenApi
-from cache_pipeline_tests.storage.postgres.standby import ReplicatedPostgres, replicated_postgres
+from cache_pipeline_tests.storage.postgres.postgres_servers import ReplicatedPostgres, replicated_postgres
 from cache_pipeline_tests.world import REPORT, OpenWorld, World, open_world
 
 __all__ = ["open_world"]

@@ -7,8 +7,8 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from cache_pipeline_tests.chaos.proxy import TcpProxy
-from cache_pipeline_tests.storage.postgres.standby import Server as PostgresServer
-from cache_pipeline_tests.storage.postgres.standby import replicated_postgres, url_of
+from cache_pipeline_tests.storage.postgres.postgres_servers import Server as PostgresServer
+from cache_pipeline_tests.storage.postgres.postgres_servers import replicated_postgres, url_of
 from cache_pipeline_tests.storage.redis import valkey_servers
 from cache_pipeline_tests.storage.redis.valkey_servers import PASSWORD, SERVICE, Server, wait_until
 

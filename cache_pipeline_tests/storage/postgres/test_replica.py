@@ -14,7 +14,7 @@ from cache_pipeline.query.series import Series
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate
 from cache_pipeline.storage.postgres.replica import ReadReplica
-from cache_pipeline_tests.storage.postgres.standby import ReplicatedPostgres, Server, replicated_postgres
+from cache_pipeline_tests.storage.postgres.postgres_servers import ReplicatedPostgres, Server, replicated_postgres
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
 
 pytestmark = pytest.mark.serial
