@@ -203,6 +203,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         ad_hoc_series: How many different queries on those paths, that no declared report holds, are fetched and stored nevertheless;
             those that differ only in interval and metrics count once. 0 refuses them.
         ad_hoc_days: How long their rows are kept after the last request.
+        detail_jobs: Whether the vendor's own detail jobs answer at its paths too. They have personal data, such as telephone numbers,
+            and every key that is not bound to reports or divisions may read them.
         token_seconds: Lifetime of an access token that a key was exchanged for. The default is that of the vendors, whose
             clients log in once and do not renew it.
         push: Whether one of the API's processes follows the vendor's own notifications of changes, where the vendor has them, so
@@ -224,6 +226,7 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     vendor_hold_seconds: float = Field(default=25, ge=0, le=300)
     ad_hoc_series: int = Field(default=100, ge=0)
     ad_hoc_days: int = Field(default=7, ge=1)
+    detail_jobs: bool = False
     token_seconds: int = Field(default=86_400, ge=60)
 
 

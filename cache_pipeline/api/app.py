@@ -47,6 +47,7 @@ from cache_pipeline.api.routes import pages as page_routes
 from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.api.routes.pass_through import find_passed_paths, pass_through_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
+from cache_pipeline.api.routes.vendor_shared_jobs import shared_job_routes
 from cache_pipeline.api.vendor_form import VendorForm
 from cache_pipeline.bootstrap.accounts import open_cookieless_client, open_quotas
 from cache_pipeline.bootstrap.clock import utc_now
@@ -58,6 +59,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.redis_connection import check_writable, open_redis
 from cache_pipeline.service.cached_answers import AnswerLimits
 from cache_pipeline.service.live_push import LivePush
+from cache_pipeline.service.shared_answers import SharedAnswers
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
@@ -71,6 +73,7 @@ from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline.storage.redis.heartbeats import RedisWorkerHeartbeats
 from cache_pipeline.storage.redis.idempotency import RedisIdempotencyKeys
 from cache_pipeline.storage.redis.job_events import RedisJobEvents
+from cache_pipeline.storage.redis.shared_answers import RedisSharedAnswers
 from cache_pipeline.vendors.registry import served_apis
 from cache_pipeline.vendors.served import ServedApi
 
@@ -116,7 +119,11 @@ def create_app(
         live_reports: The declared live reports by name, likewise; none if only `reports` are given.
         clock: The current time in UTC.
     """
-    passed_paths = find_passed_paths(settings) if settings.api.vendor_paths else []
+    served = served_apis() if settings.api.vendor_paths else []
+    passed_paths = find_passed_paths(settings) if served else []
+    sharing = [api for api in served if api.shared_jobs and settings.api.detail_jobs]
+    asked_accounts = {passed.account_id for passed in passed_paths}
+    asked_accounts |= {f"{api.vendor}/{name}" for api in sharing for name in settings.accounts.get(api.vendor, ())}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -131,10 +138,8 @@ def create_app(
             )
             redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
             vendor_clients = {
-                passed.account_id: await stack.enter_async_context(
-                    open_cookieless_client(settings, passed.account_id, redis)
-                )
-                for passed in passed_paths
+                account_id: await stack.enter_async_context(open_cookieless_client(settings, account_id, redis))
+                for account_id in asked_accounts
             }
             query_service = QueryService(
                 settings=settings,
@@ -157,6 +162,7 @@ def create_app(
                 check_redis=partial(check_writable, redis),
                 status_queries=PostgresStatusQueries(pool),
                 manifest_cache=open_manifest_cache(settings),
+                shared_answers=SharedAnswers(RedisSharedAnswers(redis), report_service.single_flight),
                 coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
                 clock=clock,
                 vendor_clients=vendor_clients,
@@ -196,8 +202,8 @@ def create_app(
     )
     for router in _ROUTERS:
         app.include_router(router)
-    served = served_apis() if settings.api.vendor_paths else []
     app.router.routes.extend(vendor_routes(served))
+    app.router.routes.extend(shared_job_routes(sharing))
     app.router.routes.extend(pass_through_routes(passed_paths))
     # The middleware added last is the outermost.
     app.add_middleware(KnownUrls)

@@ -32,6 +32,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.service.cached_answers import Hit, Miss
 from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
+from cache_pipeline.service.shared_answers import SharedAnswers
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
@@ -133,6 +134,7 @@ class QueryService:
         board_feeds: What the live page shows, for all that have it open in this process.
         vendor_clients: The clients of the accounts to which requests are passed on.
         passing_slots: Requests that are being passed on in this process, by key.
+        shared_answers: What vendors answered to questions that several callers ask alike.
         waiting_slots: Requests that wait for a job in this process, by key.
     """
 
@@ -156,6 +158,7 @@ class QueryService:
     check_redis: Callable[[], Awaitable[None]]
     status_queries: StatusQueries
     manifest_cache: ManifestCache
+    shared_answers: SharedAnswers
     coalescer: Coalescer[Any, None]
     clock: Callable[[], datetime]
     open_streams: Counter[str] = field(default_factory=Counter[str])

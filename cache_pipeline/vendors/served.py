@@ -115,6 +115,52 @@ class JobPaths:
 
 
 @dataclass(frozen=True)
+class SharedQuestion:
+    """The body of a submit, read.
+
+    Attributes:
+        body: The same question in the one form that all who ask it have in common.
+        until: The end of its interval.
+    """
+
+    body: Mapping[str, object]
+    until: datetime
+
+
+@dataclass(frozen=True)
+class SharedJobPaths:
+    """The paths of asynchronous queries whose answers are the vendor's own; one job of the vendor's answers equal questions.
+
+    Attributes:
+        submit: Where questions are posted.
+        status: Where the state of a job is read, and the job is deleted; it has ``{job_id}`` in it, as the next one has.
+        results: Where the pages of its answer are read, by ``cursor`` and ``pageSize``.
+        availability: Where the vendor says until when its data is complete.
+        query_type: The type of query to which keys may be limited.
+        max_page_size: The most entries of a page.
+        read: Reads the body of a submit, and raises `QueryError` if it does not have the vendor's form.
+        job_field: The field of the answer to a submit that has the job's id.
+        available_field: The field of the availability that has the instant.
+        is_open: Whether the job of a status has not ended.
+        is_done: Whether it has an answer.
+        describe: Returns the status as the caller gets it, who may read the job until some instant.
+    """
+
+    submit: str
+    status: str
+    results: str
+    availability: str
+    query_type: str
+    max_page_size: int
+    read: Callable[[object], SharedQuestion]
+    job_field: str
+    available_field: str
+    is_open: Callable[[Mapping[str, Any]], bool]
+    is_done: Callable[[Mapping[str, Any]], bool]
+    describe: Callable[[Mapping[str, Any], datetime], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
 class ObservationQuery:
     """A question about the present.
 
@@ -214,6 +260,7 @@ class ServedApi:
         login_paths: Where its clients exchange credentials for an access token (RFC 6749, section 4.4).
         queries: The paths for queries that are answered at once.
         jobs: The paths for queries whose answers are fetched later.
+        shared_jobs: The paths for queries that jobs of the vendor's own answer, where the settings allow it.
         observations: The paths for questions about the present.
         listings: The paths of listings.
         unserved: Paths whose refusal says more than that there is no such path.
@@ -226,6 +273,7 @@ class ServedApi:
     login_paths: tuple[str, ...]
     queries: tuple[QueryPath, ...]
     jobs: tuple[JobPaths, ...]
+    shared_jobs: tuple[SharedJobPaths, ...]
     observations: tuple[ObservationPath, ...]
     listings: tuple[ListingPath, ...]
     unserved: tuple[UnservedPaths, ...]

@@ -1,4 +1,7 @@
-"""Forgets a person in Redis: every key of ours that names the person, or the entries of it that do."""
+"""Forgets a person in Redis: every key of ours that names the person, or the entries of it that do.
+
+Answers of a vendor that callers share are compressed, and all of them are deleted.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.query.person import Person
 from cache_pipeline.storage.personal_data import Erasure
+from cache_pipeline.storage.redis.shared_answers import SHARED_PREFIX
 
 _OURS = ("analytics:", "cache_pipeline:")
 _KEYS_PER_ROUND = 500
@@ -27,7 +31,9 @@ class RedisPersonalData:
         async for key in self._redis.scan_iter(count=_KEYS_PER_ROUND):
             name = cast("bytes", key).decode(errors="replace")
             is_ours, place = name.startswith(_OURS), ":".join(name.split(":")[: 1 + name.startswith(_OURS[1])])
-            if person.occurs_in(key):
+            if name.startswith(SHARED_PREFIX):
+                removed[place] += await self._redis.delete(key)
+            elif person.occurs_in(key):
                 if is_ours:
                     removed[place] += await self._redis.delete(key)
                 else:

@@ -34,6 +34,7 @@ from cache_pipeline.vendors.genesys.metrics import (
 )
 from cache_pipeline.vendors.genesys.permissions import AGGREGATE_PERMISSIONS
 from cache_pipeline.vendors.genesys.query_payload import find_dividing_period, find_whole_period, read_genesys
+from cache_pipeline.vendors.genesys.served_details import SERVED_DETAILS
 from cache_pipeline.vendors.genesys.served_listings import SERVED_LISTINGS
 from cache_pipeline.vendors.genesys.served_observations import SERVED_OBSERVATIONS
 from cache_pipeline.vendors.served import (
@@ -57,16 +58,17 @@ if TYPE_CHECKING:
 _SERVED_FAMILIES = tuple(family for family in AGGREGATE_PERMISSIONS if family not in EVENT_TIME_FAMILIES)
 _USERS, _USER = "users", "userId"
 _PRESENCE_COLUMNS = (to_snake_case(PRESENCE_ID), to_snake_case(SYSTEM_PRESENCE))
+_JOBS_REMEDY = "let CACHE_PIPELINE_API__DETAIL_JOBS=true have the vendor's own jobs answer"
 _REMEDY = "query a declared report at /v1/reports/REPORT, or have the settings pass the path on to the vendor"
 _UNSERVED = (
     UnservedPaths(
         "/api/v2/analytics/conversations/details",
-        f"details of conversations are stored as rows, without participants, sessions and attributes: {_REMEDY}",
+        f"details of conversations are stored as rows, without participants, sessions and attributes: {_JOBS_REMEDY}, {_REMEDY}",
     ),
     UnservedPaths(
         "/api/v2/analytics/users/details",
         "details of users are stored by the bucket in which a presence or status began, so those that lasted from before an "
-        f"interval are not known: {_REMEDY}",
+        f"interval are not known: {_JOBS_REMEDY}, {_REMEDY}",
     ),
     *(
         UnservedPaths(
@@ -336,6 +338,7 @@ SERVED_API = ServedApi(
         )
         for family in _SERVED_FAMILIES
     ),
+    shared_jobs=SERVED_DETAILS,
     observations=SERVED_OBSERVATIONS,
     listings=SERVED_LISTINGS,
     unserved=_UNSERVED,

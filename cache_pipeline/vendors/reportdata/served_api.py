@@ -122,6 +122,7 @@ SERVED_API = ServedApi(
             has_delete=False,
         ),
     ),
+    shared_jobs=(),
     observations=(),
     listings=(),
     unserved=(),
