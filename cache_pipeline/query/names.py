@@ -47,6 +47,21 @@ class DeletedNames(StrEnum):
 
 
 @dataclass(frozen=True)
+class NameMatch:
+    """A part of a name, and where in the name it may be.
+
+    Attributes:
+        text: The part.
+        may_begin_earlier: Whether other characters may be before it.
+        may_end_later: Whether other characters may be after it.
+    """
+
+    text: str
+    may_begin_earlier: bool = False
+    may_end_later: bool = False
+
+
+@dataclass(frozen=True)
 class NameSelection:
     """Some entries of a listing, in order of their names.
 
@@ -54,6 +69,7 @@ class NameSelection:
         start: The entries that are skipped.
         size: The most entries that are returned.
         ids: The ids of which entries are returned; None for all.
+        name: The name that entries have, whatever its case; None for all.
         deleted: Whether deleted entries are among them, with their last names.
         is_descending: Whether the order is reversed.
     """
@@ -61,6 +77,7 @@ class NameSelection:
     start: int
     size: int
     ids: tuple[str, ...] | None = None
+    name: NameMatch | None = None
     deleted: DeletedNames = DeletedNames.excluded
     is_descending: bool = False
 

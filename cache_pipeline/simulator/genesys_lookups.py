@@ -6,9 +6,12 @@ numbers. Deleted users are listed only with `state=deleted` or `any`. The simula
 - entries are in order of their names;
 - other deleted things are listed no more, but deleted flows with `deleted=true`;
 - a page holds at most 500 entries (the vendor's maximum is not documented);
+- `name` does not regard case; it is the whole name of a wrap-up code, the beginning of a skill's and a team's, and the whole name of a queue
+  but for asterisks at its ends;
 - parameters that select by other properties are refused.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +50,7 @@ class Listing:
     has_cursor: bool = False
 
 
+_BY_NAME = {"queues": r"\A{}\Z", "wrapupcodes": r"\A{}\Z", "skills": r"\A{}", "teams": r"\A{}"}
 LISTINGS: Mapping[str, Listing] = {
     "queues": Listing("/api/v2/routing/queues", ("routing:queue:view",), parameters=("sortOrder",)),
     "users": Listing("/api/v2/users", parameters=("sortOrder", "state")),
@@ -77,7 +81,8 @@ class Lookups:
             parameters = dict(request.query_params)
             paging = ("after", "before") if listing.has_cursor else ("pageNumber",)
             for name in parameters:
-                if name not in ("pageSize", *paging, *listing.parameters):
+                by_name = ("name",) if kind in _BY_NAME else ()
+                if name not in ("pageSize", *paging, *listing.parameters, *by_name):
                     raise bad_request(
                         f"{name} is known to the vendor but not implemented by this simulator, or unknown"
                     )
@@ -90,7 +95,16 @@ class Lookups:
         return handle
 
 
+def _has_name(kind: str, entry: Entry, name: str) -> bool:
+    pattern = re.escape(name.strip("*") if kind == "queues" else name)
+    if kind == "queues":
+        pattern = f"{'.*' * name.startswith('*')}{pattern}{'.*' * name.endswith('*')}"
+    return re.match(_BY_NAME[kind].format(pattern), entry.name, re.IGNORECASE | re.DOTALL) is not None
+
+
 def _is_listed(kind: str, entry: Entry, parameters: Mapping[str, str]) -> bool:
+    if kind in _BY_NAME and "name" in parameters and not _has_name(kind, entry, parameters["name"]):
+        return False
     if kind == "users":
         state = parameters.get("state", "active")
         if state not in _USER_STATES:

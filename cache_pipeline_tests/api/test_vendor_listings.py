@@ -26,6 +26,7 @@ NO_QUEUES = declared(
     volume_metric="nOffered",
     delivery="sync",
 )
+_NAMES = ("Billing", "BILLING", "B*", "*s", "*UPP*", "Bil", "Queue 1*", "%", "Queue _", "\\", "**")
 _VENDOR = {"queues": 30, "agents": 60}
 #: All that is stored of an entry.
 _HELD = ("id", "name", "self_uri", "deleted")
@@ -67,6 +68,11 @@ def _calls(queues: Sequence[str]) -> list[dict[str, Any]]:
         call("ArchitectApi", "get_flows"),
         call("ArchitectApi", "get_flows", deleted=True),
         call("GroupsApi", "get_groups"),
+        *(call("RoutingApi", "get_routing_queues", name=name, page_size=5) for name in _NAMES),
+        call("RoutingApi", "get_routing_queues", name="*s", page_size=2, page_number=2),
+        *(call("RoutingApi", "get_routing_wrapupcodes", name=name) for name in ("resolved", "Resol", "%", "_")),
+        *(call("RoutingApi", "get_routing_skills", name=name) for name in ("Deliveries", "e", "German ")),
+        *(call("TeamsApi", "get_teams", name=name) for name in ("late", "shift")),
     ]
 
 
@@ -121,7 +127,9 @@ async def test_entries_are_found_by_id(open_api):
         ({"pageSize": "0"}, "pageSize"),
         ({"pageNumber": "-1"}, "pageNumber"),
         ({"pageNumber": "9" * 30}, "pageNumber"),
-        ({"name": "Billing"}, "name"),
+        ({"name": "Bil*ling"}, "name"),
+        ({"name": "a\x00"}, "name"),
+        ({"divisionId": "d1"}, "divisionId"),
         ({"expand": "members"}, "expand"),
         ({"sortOrder": "random"}, "sortOrder"),
         ({"id": "\x00"}, "id"),

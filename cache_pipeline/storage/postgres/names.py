@@ -13,6 +13,7 @@ from cache_pipeline.query.names import (
     ListedName,
     NameChanges,
     NamedEntry,
+    NameMatch,
     NamePage,
     NameSelection,
     NameVersion,
@@ -68,6 +69,7 @@ _VALID_IDS = f"""
 _SELECTED = f"""
     FROM ({_LATEST}) AS latest
     WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s))
+        AND (%(name)s::text IS NULL OR lower(name) LIKE lower(%(name)s))
         AND (%(deleted)s = 'included' OR (valid_to IS NOT NULL) = (%(deleted)s = 'alone'))
 """
 _TOTAL = f"SELECT count(*) {_SELECTED}"
@@ -153,6 +155,7 @@ class PostgresNameStore:
             "account": scope.account,
             "lookup": lookup,
             "ids": None if selection.ids is None else list(selection.ids),
+            "name": None if selection.name is None else _like(selection.name),
             "deleted": selection.deleted,
             "size": selection.size,
             "start": selection.start,
@@ -167,3 +170,9 @@ class PostgresNameStore:
         with self._transaction() as cursor:
             rows = cursor.execute(_STATE, {"tenant": scope.tenant, "account": scope.account}).fetchall()
         return {lookup: LookupState(listed_at, names, problem) for lookup, listed_at, problem, names in rows}
+
+
+def _like(match: NameMatch) -> str:
+    """Return the pattern of LIKE for a part of a name."""
+    text = match.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"{'%' * match.may_begin_earlier}{text}{'%' * match.may_end_later}"

@@ -13,7 +13,7 @@ from functools import partial
 from urllib.parse import urlencode
 
 from cache_pipeline.errors import InvalidQuery
-from cache_pipeline.query.names import DeletedNames, NamedEntry, NamePage, NameSelection
+from cache_pipeline.query.names import DeletedNames, NamedEntry, NameMatch, NamePage, NameSelection
 from cache_pipeline.query.payload import check_text
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS
 from cache_pipeline.vendors.served import ListingPath, ListingQuery
@@ -38,6 +38,17 @@ def _deleted(entry: NamedEntry) -> Mapping[str, object]:
     return {"deleted": entry.is_deleted}
 
 
+def _given_name(text: str) -> NameMatch:
+    """Read a name that may have an asterisk at its beginning and its end for any other characters."""
+    name = text.removeprefix("*")
+    has_end = name.endswith("*")
+    return NameMatch(name.removesuffix("*"), may_begin_earlier=text.startswith("*"), may_end_later=has_end)
+
+
+def _beginning(text: str) -> NameMatch:
+    return NameMatch(text, may_end_later=True)
+
+
 @dataclass(frozen=True)
 class _Listing:
     """One listing.
@@ -45,12 +56,14 @@ class _Listing:
     Attributes:
         lookup: The lookup that has its names.
         parameters: Parameters in addition to those of pages.
+        read_name: Reads the parameter `name` as the vendor documents it; None if it documents none, or too little.
         has_cursor: Whether it has a cursor instead of page numbers.
         fields: Returns the fields of an entry beside id, name and address.
     """
 
     lookup: str
     parameters: tuple[str, ...] = ()
+    read_name: Callable[[str], NameMatch] | None = None
     has_cursor: bool = False
     fields: Callable[[NamedEntry], Mapping[str, object]] = _no_fields
 
@@ -65,12 +78,12 @@ class _Listing:
 
 
 _LISTINGS = (
-    _Listing("queues", ("id", "sortOrder")),
+    _Listing("queues", ("id", "sortOrder"), _given_name),
     _Listing("users", ("id", "sortOrder", "state"), fields=_state),
-    _Listing("skills", ("id",)),
-    _Listing("wrapupcodes", ("id", "sortBy", "sortOrder")),
+    _Listing("skills", ("id",), _beginning),
+    _Listing("wrapupcodes", ("id", "sortBy", "sortOrder"), NameMatch),
     _Listing("divisions", ("id", "sortBy")),
-    _Listing("teams", has_cursor=True),
+    _Listing("teams", read_name=_beginning, has_cursor=True),
     _Listing("flows", ("deleted", "id", "sortBy", "sortOrder"), fields=_deleted),
     _Listing("groups", ("id", "sortOrder")),
 )
@@ -82,7 +95,7 @@ def _read(listing: _Listing, parameters: Sequence[tuple[str, str]]) -> ListingQu
     Raises:
         InvalidQuery: One is unknown, given twice, or cannot be answered from names.
     """
-    known = (*listing.parameters, "pageSize", listing.position)
+    known = (*listing.parameters, *(("name",) if listing.read_name else ()), "pageSize", listing.position)
     ids: list[str] = []
     given: dict[str, str] = {}
     for name, value in parameters:
@@ -105,6 +118,7 @@ def _read(listing: _Listing, parameters: Sequence[tuple[str, str]]) -> ListingQu
         start=start,
         size=size,
         ids=tuple(ids) if any(name == "id" for name, _ in parameters) else None,
+        name=_name(listing, given),
         deleted=_deleted_names(listing, given),
         is_descending=_is_descending(given),
     )
@@ -117,6 +131,19 @@ def _number(given: Mapping[str, str], name: str, default: int, least: int, most:
     if not re.fullmatch(r"[0-9]{1,8}", text) or not least <= int(text) <= most:
         raise InvalidQuery(name, f"is not a whole number from {least} to {most}")
     return int(text)
+
+
+def _name(listing: _Listing, given: Mapping[str, str]) -> NameMatch | None:
+    """Return which names are asked for."""
+    if listing.read_name is None or not given.get("name"):
+        return None
+    match = listing.read_name(check_text(given["name"], "name"))
+    if "*" in match.text and listing.read_name is not _beginning:
+        raise InvalidQuery(
+            "name",
+            "has an asterisk where the vendor documents none: write it at the beginning or end of a queue's name",
+        )
+    return match
 
 
 def _deleted_names(listing: _Listing, given: Mapping[str, str]) -> DeletedNames:
