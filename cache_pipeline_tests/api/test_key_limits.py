@@ -125,10 +125,22 @@ async def test_what_does_not_name_divisions_is_closed_to_a_key_with_divisions(op
             await api.http.get("/v1/reports/queue_half_hour?interval=2026-01-03/2026-01-04", headers=every)
         ).headers["Location"]
         assert (await api.http.get(location, headers=ours)).status_code == 404
-        for path in ("/api/v2/routing/queues", "/api/v2/authorization/divisions", f"{LIMITS}/platform.api"):
+        for path in ("/api/v2/routing/queues", "/api/v2/users", f"{LIMITS}/platform.api"):
             answer = await api.http.get(path, headers=ours)
             assert (answer.status_code, set(answer.json())) == (403, ERROR_FIELDS), path
             assert (await api.http.get(path, headers=every)).status_code == 200
+
+
+async def test_key_with_divisions_lists_those_alone(open_api):
+    async with open_api(BY_DIVISION, api=KEYS) as api:
+        one, two = await divisions_of(api)
+        ours, every = await create_key(api, divisions=frozenset({one, "elsewhere"})), await create_key(api)
+        path = "/api/v2/authorization/divisions"
+        for parameters, expected in (({}, [one]), ({"id": f"{one},{two}"}, [one]), ({"id": two}, [])):
+            answer = await api.http.get(path, params=parameters, headers=ours)
+            assert [each["id"] for each in answer.json()["entities"]] == expected
+            assert answer.json()["total"] == len(expected)
+        assert (await api.http.get(path, headers=every)).json()["total"] == 2
 
 
 async def test_report_with_a_filter_of_its_own_shows_its_divisions_only_to_keys_for_all_of_them(open_api):

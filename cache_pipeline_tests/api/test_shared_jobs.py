@@ -168,6 +168,18 @@ async def test_keys_that_are_limited_get_no_details(open_api):
         assert (await api.http.post(USERS, json=body, headers=may)).status_code == 403
 
 
+async def test_job_needs_no_permission_for_the_availability(open_api):
+    permissions = {"client_permissions": {"demo-client": ["analytics:agentConversationDetail:view"]}}
+    async with open_api(FLOWS, api=DETAILS, vendor=VENDOR | permissions) as api:
+        key = await create_key(api)
+        job = await submit(api, key, {"interval": MONDAY})
+        assert (await wait(api.http, job, headers=key))["state"] == "FULFILLED"
+        refused = await api.http.get(f"{CONVERSATIONS}/availability", headers=key)
+        assert (refused.status_code, refused.json()["code"]) == (403, "missing.any.permissions")
+        users = await api.http.post(USERS, json={"interval": MONDAY}, headers=key)
+        assert "analytics:userDetail:view" in users.json()["message"]
+
+
 async def test_failed_job_is_told_and_not_shared_again(open_api, monkeypatch):
     monkeypatch.setattr("cache_pipeline.api.routes.vendor_shared_jobs._POLL_SECONDS", 1)
     async with open_api(FLOWS, api=DETAILS, vendor=VENDOR) as api:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cache_pipeline.api.dependencies import authenticate
-from cache_pipeline.api.key_limits import may_query
+from cache_pipeline.api.key_limits import keeps_divisions, may_query
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import VendorRoute, rate_limit_headers
 from cache_pipeline.query.ad_hoc import find_only_account
+from cache_pipeline.query.names import NameSelection
 from cache_pipeline.service.names import needed_lookups
 from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ports.names import NameScope
@@ -35,7 +37,8 @@ def _endpoint(vendor: str, lookup: Lookup, path: ListingPath) -> Callable[[Reque
     async def answer(request: Request) -> Response:
         return await _answer(vendor, lookup, path, request)
 
-    return answer
+    # Its entries are divisions, so those of the key are known by their ids.
+    return keeps_divisions(answer) if find_vendor(vendor).division_dimension in lookup.dimensions else answer
 
 
 async def _answer(vendor: str, lookup: Lookup, path: ListingPath, request: Request) -> Response:
@@ -48,10 +51,19 @@ async def _answer(vendor: str, lookup: Lookup, path: ListingPath, request: Reque
     listing = path.read(request.query_params.multi_items())
     account = find_only_account(vendor, service.accounts)
     scope = NameScope(caller.tenant, f"{vendor}/{account}")
-    page, listed_at = await service.listings.page(scope, lookup, listing.selection)
+    selection = _limit(caller, listing.selection)
+    page, listed_at = await service.listings.page(scope, lookup, selection)
     age = max(0, int((query_service.clock() - listed_at).total_seconds()))
     headers = {"Cache-Control": "no-store", "Age": str(age), **rate_limit_headers(request)}
     return JSONResponse(listing.write(page), headers=headers)
+
+
+def _limit(caller: Principal, selection: NameSelection) -> NameSelection:
+    """Return those of some divisions that the caller may see."""
+    if caller.divisions is None:
+        return selection
+    ids = caller.divisions if selection.ids is None else caller.divisions.intersection(selection.ids)
+    return replace(selection, ids=tuple(sorted(ids)))
 
 
 def _check_permission(query_service: QueryService, caller: Principal, vendor: str, lookup: Lookup) -> None:
