@@ -68,7 +68,7 @@ format: $(VENV)/dev.stamp ## Format, and fix what the linter can fix
 
 lock: $(VENV)/demo.stamp ## Resolve the pinned requirements again
 	@$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra rabbitmq --extra sqs --extra celery --extra kubernetes --extra otel --extra warehouse --extra iceberg --group build --group dev --group bench --group docs --group helm --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra rabbitmq --extra sqs --extra celery --extra kubernetes --extra otel --extra warehouse --extra iceberg --extra ducklake --group build --group dev --group bench --group docs --group helm --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements-dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --group build -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra rabbitmq --extra sqs --extra celery --extra kubernetes --extra otel --group build -c requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --upgrade --quiet -o deploy/container/requirements.txt
 

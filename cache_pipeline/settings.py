@@ -322,6 +322,8 @@ class Settings(BaseSettings):
         edge_public_url: The public address of the tenant's folder, as readers fetch it through the CDN. A sensor reads it back.
         iceberg_catalog_url: A database with an Iceberg catalogue, ``postgresql://`` or ``sqlite:///file``, in which published files
             are registered; requires the extra ``iceberg``.
+        ducklake_catalog_url: A database with a DuckLake catalogue, ``postgresql://`` or ``duckdb:///file``, likewise; requires the
+            extra ``ducklake`` and DuckDB's extension of that name.
         warehouse_url: The warehouse that history is exported to, with credentials if it needs any: ``duckdb:///file``,
             ``postgresql://``, ``mssql://``, ``snowflake://``, ``bigquery://project``, or a folder of Parquet files, ``file://``,
             ``s3://``, ``gs://`` or ``az://``. ``?dataset=name`` names the schema or folder.
@@ -370,6 +372,7 @@ class Settings(BaseSettings):
     edge_url: str | None = None
     edge_public_url: str | None = None
     iceberg_catalog_url: SecretStr | None = None
+    ducklake_catalog_url: SecretStr | None = None
     warehouse_url: SecretStr | None = None
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
     accounts: dict[_Name, dict[_Name, VendorAccount]] = Field(default_factory=dict)

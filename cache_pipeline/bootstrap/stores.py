@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from cache_pipeline.bootstrap.clock import utc_now
-from cache_pipeline.query.series import DEFAULT_TENANT
+from cache_pipeline.query.series import tenant_schema
 from cache_pipeline.settings import Settings
 
 # The stores and the upstream client take most of a second to import, so each is imported by the function that opens it.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cache_pipeline.service.names import Names
     from cache_pipeline.storage.ports.hot import HotTier
     from cache_pipeline.storage.published import EdgeTier
-    from cache_pipeline.storage.published.iceberg import Registration
+    from cache_pipeline.storage.published.registration import Registration
 
 
 def open_edge_tier(settings: Settings) -> EdgeTier:
@@ -26,19 +26,26 @@ def open_edge_tier(settings: Settings) -> EdgeTier:
 
 
 def register_published(settings: Settings, edge: EdgeTier) -> list[Registration]:
-    """Register the published files in the Iceberg catalogue that the settings name; without one, nothing is done.
+    """Register the published files in the catalogues that the settings name: Iceberg's, DuckLake's, both or none.
 
     Raises:
-        EdgeStoreError: The catalogue or the store cannot be used.
+        EdgeStoreError: A catalogue or the store cannot be used.
     """
-    if settings.iceberg_catalog_url is None:
-        return []
-    from cache_pipeline.storage.published.iceberg import IcebergCatalog
-
     store_url = settings.edge_store_url.rstrip("/")
-    namespace = "cache_pipeline" if settings.tenant == DEFAULT_TENANT else f"cache_pipeline_{settings.tenant}"
-    catalog = IcebergCatalog(settings.iceberg_catalog_url.get_secret_value(), store_url, namespace)
-    return catalog.register(edge, f"{store_url}/v1/{settings.tenant}")
+    files_url = f"{store_url}/v1/{settings.tenant}"
+    namespace = tenant_schema("cache_pipeline", settings.tenant)
+    registered: list[Registration] = []
+    if settings.iceberg_catalog_url is not None:
+        from cache_pipeline.storage.published.iceberg import IcebergCatalog
+
+        iceberg = IcebergCatalog(settings.iceberg_catalog_url.get_secret_value(), store_url, namespace)
+        registered += iceberg.register(edge, files_url)
+    if settings.ducklake_catalog_url is not None:
+        from cache_pipeline.storage.published.ducklake import DuckLakeCatalog
+
+        lake = DuckLakeCatalog(settings.ducklake_catalog_url.get_secret_value(), store_url, namespace)
+        registered += lake.register(edge, files_url)
+    return registered
 
 
 @contextmanager

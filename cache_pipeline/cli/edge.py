@@ -98,14 +98,15 @@ def verify_command() -> None:
 
 @edge.command()
 def register() -> None:
-    """Register the published files in the Iceberg catalogue of CACHE_PIPELINE_ICEBERG_CATALOG_URL, as publishing does."""
+    """Register the published files in the Iceberg and DuckLake catalogues of the settings, as publishing does."""
     settings = read_settings()
-    if settings.iceberg_catalog_url is None:
+    if settings.iceberg_catalog_url is None and settings.ducklake_catalog_url is None:
         raise CommandError(
-            "CACHE_PIPELINE_ICEBERG_CATALOG_URL is not set: set it to a database, such as sqlite:////data/catalog.db"
+            "no catalogue is set: set CACHE_PIPELINE_ICEBERG_CATALOG_URL or CACHE_PIPELINE_DUCKLAKE_CATALOG_URL to a database, such "
+            "as sqlite:////data/catalog.db or duckdb:///data/lake.ducklake"
         )
     for each in register_published(settings, open_edge_tier(settings)):
-        click.echo(f"{each.table}: {each.added} files added, {each.removed} removed; {each.metadata}")
+        click.echo(f"{each.table}: {each.added} files added, {each.removed} removed; {each.location}")
 
 
 @edge.command("rollback")
@@ -146,7 +147,10 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> ti
 )
 def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
     """Delete old snapshots, and files that no remaining snapshot uses."""
-    result = collect_garbage(open_edge_tier(read_settings()), keep_for, keep_snapshots, forget=forget)
+    settings = read_settings()
+    tier = open_edge_tier(settings)
+    result = collect_garbage(tier, keep_for, keep_snapshots, forget=forget)
+    register_published(settings, tier)
     click.echo(
         f"{len(result.files)} files ({result.bytes:,} bytes) and {len(result.snapshots)} snapshots deleted; "
         f"{result.remaining_snapshots} snapshots remain for rollback"

@@ -166,7 +166,7 @@ class EngineResource(dg.ConfigurableResource[None]):
         return open_edge_tier(self.settings)
 
     def register_published(self) -> None:
-        """Register the published files in the Iceberg catalogue, if the settings name one.
+        """Register the published files in the catalogues that the settings name, if any.
 
         Raises:
             Failure: A known error, with its remedy.

@@ -14,6 +14,13 @@ from cache_pipeline.query.zones import canonical_zone, has_same_buckets
 
 #: The tenant of a deployment that names none.
 DEFAULT_TENANT = "default"
+
+
+def tenant_schema(name: str, tenant: str) -> str:
+    """Return the schema that holds a tenant's tables; the default tenant's has the name itself."""
+    return name if tenant == DEFAULT_TENANT else f"{name}_{tenant}"
+
+
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 

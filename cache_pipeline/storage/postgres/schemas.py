@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from cache_pipeline.query.series import DEFAULT_TENANT
+from cache_pipeline.query.series import tenant_schema
 
 #: The tables that rows are written to. Analysts query views of them.
 HISTORY_SCHEMA = "history"
@@ -20,7 +20,7 @@ UNREACHABLE = "cannot be reached: check CACHE_PIPELINE_POSTGRES_URL and that the
 
 def reporting_schema(tenant: str) -> str:
     """Return the schema of the views that a tenant's analysts query."""
-    return "reporting" if tenant == DEFAULT_TENANT else f"reporting_{tenant}"
+    return tenant_schema("reporting", tenant)
 
 
 def server_name(postgres_url: str) -> str:

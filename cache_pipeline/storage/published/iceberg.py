@@ -7,16 +7,17 @@ so only the functions that need it import it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
 from cache_pipeline.storage.published.manifest import DataSet
 from cache_pipeline.storage.published.object_store import first_line
+from cache_pipeline.storage.published.registration import Registration
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -27,23 +28,6 @@ SNAPSHOT_PROPERTY = "cache_pipeline.snapshot"
 _NAME_MAPPING = "schema.name-mapping.default"
 #: Another publisher may commit at the same time; then everything is compared once more.
 _MAX_ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What the catalogue has of one data set.
-
-    Attributes:
-        table: The name of its table, with the namespace.
-        metadata: The URL of the table's newest metadata file, which `iceberg_scan` of DuckDB reads.
-        added: The number of files that were registered now.
-        removed: The number of files that are no longer part of it.
-    """
-
-    table: str
-    metadata: str
-    added: int
-    removed: int
 
 
 class IcebergCatalog:
@@ -104,7 +88,7 @@ class IcebergCatalog:
         try:
             catalog.create_namespace_if_not_exists(self._namespace)
             return [
-                self._register_dataset(catalog, edge, files_url, name, dataset, snapshot, available)
+                self._register_dataset(catalog, files_url, name, dataset, snapshot, available)
                 for name, dataset in manifest.datasets.items()
                 if dataset.files
             ]
@@ -121,26 +105,33 @@ class IcebergCatalog:
     def _register_dataset(
         self,
         catalog: Catalog,
-        edge: EdgeTier,
         files_url: str,
         name: str,
         dataset: DataSet,
         snapshot: str,
         available: Collection[str],
     ) -> Registration:
-        # The last file has the columns of the present declaration.
-        schema = edge.read_file(dataset.files[-1]).schema
-        fields = pa.schema([pa.field(field.name, field.type) for field in schema])
-        table = catalog.create_table_if_not_exists((self._namespace, name), fields)
         paths = [f"{files_url}/{file.path}" for file in dataset.files]
-        added, removed = _replace_files(table, fields, paths, snapshot)
-        table = catalog.load_table((self._namespace, name))
+        identifier = (self._namespace, name)
+        if catalog.table_exists(identifier):
+            table = catalog.load_table(identifier)
+        else:
+            table = catalog.create_table_if_not_exists(identifier, _read_fields(paths[-1]))
+        added, removed = _replace_files(table, paths, snapshot)
         _tag(table, snapshot, available)
-        table = catalog.load_table((self._namespace, name))
         return Registration(f"{self._namespace}.{name}", table.metadata_location, added, removed)
 
 
-def _replace_files(table: Table, fields: pa.Schema, paths: Sequence[str], snapshot: str) -> tuple[int, int]:
+def _read_fields(path: str) -> pa.Schema:
+    """Read the columns of a file from its footer, without their numbers of Parquet, which are not Iceberg's."""
+    from pyiceberg.io import load_file_io
+
+    with load_file_io(location=path).new_input(path).open() as file:
+        schema = pq.read_schema(file)  # pyright: ignore[reportArgumentType] - a file object, which lacks methods that are not used
+    return pa.schema([pa.field(field.name, field.type) for field in schema])
+
+
+def _replace_files(table: Table, paths: Sequence[str], snapshot: str) -> tuple[int, int]:
     """Make a table consist of exactly these files, in one commit; return how many were added and removed."""
     from pyiceberg.io.pyarrow import parquet_files_to_data_files
 
@@ -148,6 +139,8 @@ def _replace_files(table: Table, fields: pa.Schema, paths: Sequence[str], snapsh
     new, gone = [path for path in paths if path not in held], [held[path] for path in held if path not in paths]
     if not new and not gone:
         return 0, 0
+    # The last file has the columns of the present declaration.
+    fields = _read_fields(paths[-1])
     with table.transaction() as transaction:
         if set(fields.names) - set(table.schema().column_names):
             with transaction.update_schema() as update:
@@ -166,14 +159,20 @@ def _replace_files(table: Table, fields: pa.Schema, paths: Sequence[str], snapsh
 
 
 def _tag(table: Table, snapshot: str, available: Collection[str]) -> None:
-    """Name the table's present snapshot after the manifest's, and forget the names of snapshots that were deleted."""
+    """Name the table's present snapshot after the manifest's, and expire the snapshots whose manifests were all deleted.
+
+    `edge gc` deletes the files of those.
+    """
     current = table.current_snapshot()
     names = [name for name, reference in table.refs().items() if reference.snapshot_ref_type == "tag"]
     expired = [name for name in names if name not in available and name != snapshot]
-    if current is None or (snapshot in names and not expired):
-        return
-    with table.manage_snapshots() as changes:
-        for name in expired:
-            changes.remove_tag(name)
-        if snapshot not in names:
-            changes.create_tag(current.snapshot_id, snapshot)
+    if current is not None and (snapshot not in names or expired):
+        with table.manage_snapshots() as changes:
+            for name in expired:
+                changes.remove_tag(name)
+            if snapshot not in names:
+                changes.create_tag(current.snapshot_id, snapshot)
+    named = {reference.snapshot_id for reference in table.refs().values()}
+    unnamed = [each.snapshot_id for each in table.snapshots() if each.snapshot_id not in named]
+    if unnamed:
+        table.maintenance.expire_snapshots().by_ids(unnamed).commit()

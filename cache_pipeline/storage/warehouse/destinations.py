@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from cache_pipeline.query.series import DEFAULT_TENANT
+from cache_pipeline.query.series import tenant_schema
 from cache_pipeline.storage.warehouse.base import Warehouse, WarehouseRefused
 from cache_pipeline.storage.warehouse.databases import Database, DatabaseWarehouse
 from cache_pipeline.storage.warehouse.files import FileWarehouse
@@ -59,8 +59,7 @@ def dataset_name(url: str, tenant: str) -> str:
     Raises:
         WarehouseRefused: The URL cannot be parsed.
     """
-    own = "cache_pipeline" if tenant == DEFAULT_TENANT else f"cache_pipeline_{tenant}"
-    return _options(_split(url)).get(_DATASET) or own
+    return _options(_split(url)).get(_DATASET) or tenant_schema("cache_pipeline", tenant)
 
 
 def _split(url: str) -> SplitResult:

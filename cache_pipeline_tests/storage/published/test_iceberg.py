@@ -9,7 +9,8 @@ import pytest
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.iceberg import SNAPSHOT_PROPERTY, IcebergCatalog
-from cache_pipeline.storage.published.maintenance import rollback
+from cache_pipeline.storage.published.maintenance import collect_garbage, rollback
+from cache_pipeline.storage.published.object_store import EdgeStore
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
@@ -85,6 +86,31 @@ def test_rollback_and_added_column_are_followed(published: Published):
     published.register()
     assert published.table().scan().to_arrow().num_rows == 96
     assert published.table().scan(row_filter="abandoned IS NOT NULL").to_arrow().num_rows == 0
+
+
+def test_snapshots_name_no_deleted_file_after_garbage_collection(published: Published):
+    first = published.publish()
+    published.register()
+    second = published.publish(offered=7, days=DAYS[1:])
+    published.register()
+    collected = collect_garbage(published.edge, forget=True)
+    assert len(collected.files) == 1
+    published.register()
+    found = published.table()
+    assert {first, second} & set(found.refs()) == {second}
+    for snapshot in found.snapshots():
+        rows = found.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
+        assert sorted_rows(rows) == sorted_rows(published.edge.read(REPORT, hours(0, 48)))
+
+
+def test_registration_reads_no_whole_file(published: Published, monkeypatch: pytest.MonkeyPatch):
+    published.publish()
+    asked: list[str] = []
+    get = EdgeStore.get
+    monkeypatch.setattr(EdgeStore, "get", lambda self, path: asked.append(path) or get(self, path))
+    assert published.register().added == 2
+    assert asked
+    assert [path for path in asked if path.endswith(".parquet")] == []
 
 
 def test_catalogue_that_cannot_be_used_is_one_line(tmp_path: Path):
