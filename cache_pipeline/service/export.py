@@ -161,13 +161,12 @@ class Exporter:
     def _rows(self, table: WarehouseTable, partition: Interval, coverage: Coverage) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a partition with what is known of them."""
         for part, is_final, fetched_at in _uniform_parts(partition, coverage):
-            with self.history.stream(self.series, part, self.columns) as batches:
-                for batch in batches:
-                    own = [
-                        _constant(value, field.type, batch.num_rows)
-                        for field, value in zip(_OWN_FIELDS, (is_final, fetched_at, self.series.query_id), strict=True)
-                    ]
-                    yield pa.RecordBatch.from_arrays([*batch.columns, *own], schema=table.schema)
+            for batch in self.history.rows(self.series, [part], self.columns).batches():
+                own = [
+                    _constant(value, field.type, batch.num_rows)
+                    for field, value in zip(_OWN_FIELDS, (is_final, fetched_at, self.series.query_id), strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays([*batch.columns, *own], schema=table.schema)
 
 
 def warehouse_table(report: Report, columns: Sequence[Column], dataset: str) -> WarehouseTable:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from cache_pipeline.errors import QueryError, ReplicaUnavailable
+from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.chunk_pool import CONCURRENCY
 from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
 from cache_pipeline.query.calendar import cut_at_boundaries
@@ -494,16 +494,7 @@ class Planner:
 
     async def _read(self, series: Series, interval: Interval, max_rows: int | None = None) -> pa.Table:
         columns = self.columns(series.report)
-
-        def read() -> pa.Table:
-            if max_rows is None:
-                return self.history.read(series, interval, columns)
-            return _read_at_most(self.history, series, interval, columns, max_rows)
-
-        try:
-            return await asyncio.to_thread(read)
-        except ReplicaUnavailable:
-            return await asyncio.to_thread(read)
+        return await asyncio.to_thread(self.history.read, series, interval, columns, max_rows=max_rows)
 
     async def _read_coverage(self, series: Series, interval: Interval) -> StoredSeries:
         coverage = await asyncio.to_thread(self.history.coverage, series, interval)
@@ -524,18 +515,3 @@ class Planner:
         )
         others = tuple(StoredSeries(each.report, columns, coverages[each.id]) for each, columns in usable.items())
         return replace(stored, others=others, cost=Cost(*measured) if measured else None)
-
-
-def _read_at_most(
-    history: History, series: Series, interval: Interval, columns: Sequence[Column], max_rows: int
-) -> pa.Table:
-    """Read the rows of an interval, but stop once there are more than a number."""
-    batches: list[pa.RecordBatch] = []
-    count = 0
-    with history.stream(series, interval, columns) as rows:
-        for batch in rows:
-            batches.append(batch)
-            count += batch.num_rows
-            if count > max_rows:
-                break
-        return pa.Table.from_batches(batches, rows.schema)

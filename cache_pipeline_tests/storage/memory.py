@@ -9,8 +9,8 @@ import asyncio
 import functools
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -164,7 +164,12 @@ class MemoryHistory:
 
     @transaction
     def read(
-        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+        self,
+        series: Series,
+        interval: Interval,
+        columns: Sequence[Column],
+        as_of: datetime | None = None,
+        max_rows: int | None = None,
     ) -> pa.Table:
         schema = to_arrow_schema(columns)
         absent = {each.name: None if each.nullable or pa.types.is_timestamp(each.type) else 0 for each in schema}
@@ -175,7 +180,7 @@ class MemoryHistory:
             for row in self._rows_within(series, interval, as_of)
             if is_always_sent or any(row.get(each.name) is not None for each in figures)
         ]
-        return sort_rows(pa.Table.from_pylist(rows, schema))
+        return sort_rows(pa.Table.from_pylist(rows, schema)).slice(0, None if max_rows is None else max_rows + 1)
 
     def _rows_within(self, series: Series, interval: Interval, as_of: datetime | None = None) -> list[dict[str, Any]]:
         stored = self._server.of(series)
@@ -190,12 +195,6 @@ class MemoryHistory:
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
         parts = [self.read(series, each, columns) for each in intervals]
         return Rows.from_table(pa.concat_tables([to_arrow_schema(columns).empty_table(), *parts]))
-
-    @contextmanager
-    def stream(
-        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
-    ) -> Iterator[pa.RecordBatchReader]:
-        yield self.read(series, interval, columns, as_of).to_reader()
 
     @transaction
     def replace(self, replacement: Replacement) -> None:

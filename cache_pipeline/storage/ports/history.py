@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -104,22 +103,22 @@ class History(CoverageReader, Protocol):
         ...
 
     def read(
-        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+        self,
+        series: Series,
+        interval: Interval,
+        columns: Sequence[Column],
+        as_of: datetime | None = None,
+        max_rows: int | None = None,
     ) -> pa.Table:
         """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group.
 
-        With `as_of`, read them as they were known at that instant; all of the interval must have been final then.
+        With `as_of`, read them as they were known at that instant; all of the interval must have been final then. With
+        `max_rows`, stop once there are more than that.
         """
         ...
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
         """Copy the rows of some intervals out of the store. However many there are, few of them are in memory."""
-        ...
-
-    def stream(
-        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
-    ) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream the rows of an interval in the report's schema, ordered by bucket and group; as known at an instant, as `read`."""
         ...
 
     def replace(self, replacement: Replacement) -> None:

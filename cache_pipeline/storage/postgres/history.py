@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from adbc_driver_manager import Error, OperationalError, ProgrammingError
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable
+from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable, ReplicaUnavailable
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, to_arrow_schema, to_snake_case
@@ -49,6 +49,7 @@ from cache_pipeline.storage.postgres.versions import (
 )
 
 logger = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
 
 #: Counting this many rows takes a tenth of a second; counting all rows of a large series would take many.
 _MAX_EXACT_ROWS = 1_000_000
@@ -158,29 +159,46 @@ class PostgresHistory:
             return read_known(cursor, series, interval, as_of)
 
     def read(
-        self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
+        self,
+        series: Series,
+        interval: Interval,
+        columns: Sequence[Column],
+        as_of: datetime | None = None,
+        max_rows: int | None = None,
     ) -> pa.Table:
         """Read the rows of an interval into memory, in the report's schema, ordered by bucket and group.
 
-        With `as_of`, read them as they were known at that instant; all of the interval must have been final then.
+        With `as_of`, read them as they were known at that instant; all of the interval must have been final then. With
+        `max_rows`, stop once there are more than that.
         """
-        with self.stream(series, interval, columns, as_of) as rows:
-            return rows.read_all()
+
+        def read() -> pa.Table:
+            with self._stream(series, interval, columns, as_of) as rows:
+                if max_rows is None:
+                    return rows.read_all()
+                return pa.Table.from_batches(_take_beyond(rows, max_rows), rows.schema)
+
+        return _read_again_from_primary(read)
 
     def rows(self, series: Series, intervals: Iterable[Interval], columns: Sequence[Column]) -> Rows:
         """Copy the rows of some intervals out of the database. However many there are, few of them are in memory."""
-        spool = Spool(to_arrow_schema(columns))
-        for interval in intervals:
-            with self.stream(series, interval, columns) as rows:
-                for batch in rows:
-                    spool.append(batch)
-        return spool.rows()
+        wanted = tuple(intervals)
+
+        def copy() -> Rows:
+            spool = Spool(to_arrow_schema(columns))
+            for interval in wanted:
+                with self._stream(series, interval, columns) as rows:
+                    for batch in rows:
+                        spool.append(batch)
+            return spool.rows()
+
+        return _read_again_from_primary(copy)
 
     @contextmanager
-    def stream(
+    def _stream(
         self, series: Series, interval: Interval, columns: Sequence[Column], as_of: datetime | None = None
     ) -> Generator[pa.RecordBatchReader]:
-        """Stream the rows of an interval in the report's schema, ordered by bucket and group; as known at an instant, as `read`."""
+        """Stream the rows of an interval, as `read`."""
         schema = to_arrow_schema(columns)
         dimensions = [field.name for field in schema if pa.types.is_string(field.type)]
         # A group that the vendor left out of an answer of some metrics has no figures of them; if it was left out of all, it is
@@ -363,6 +381,26 @@ class PostgresHistory:
         with self._transaction() as cursor:
             cursor.execute(query.as_string())
             return dict(cursor.fetchall())
+
+
+def _read_again_from_primary(read: Callable[[], _Read]) -> _Read:
+    """Read, and once more if the replica fails meanwhile: it is then not used for some time, so that the primary is read."""
+    try:
+        return read()
+    except ReplicaUnavailable:
+        return read()
+
+
+def _take_beyond(rows: Iterable[pa.RecordBatch], max_rows: int) -> list[pa.RecordBatch]:
+    """Return the first batches, up to the one with which there are more rows than a number."""
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    for batch in rows:
+        batches.append(batch)
+        count += batch.num_rows
+        if count > max_rows:
+            break
+    return batches
 
 
 def _table(series: Series) -> Composable:

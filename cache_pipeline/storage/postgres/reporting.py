@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -94,7 +95,7 @@ class ReportView:
     def comment(self) -> str:
         """The comment on the view."""
         retention = self.series.report.retention
-        kept = "" if retention is None else f" Partitions are deleted {retention.days} days after their end."
+        kept = "" if retention is None else f" Partitions are deleted {_describe(retention)} after their end."
         return f"{self.series.report.description}.{kept} Made by cache-pipeline migrate, definition {self.digest}"
 
     def statements(self) -> list[Composed]:
@@ -142,6 +143,11 @@ class ReportView:
             coverage=_COVERAGE,
             series=Literal(self.series.id),
         )
+
+
+def _describe(length: timedelta) -> str:
+    days, rest = divmod(length, timedelta(days=1))
+    return f"{length / timedelta(hours=1):g} hours" if rest else f"{days} days"
 
 
 def report_view(report: Report, columns: Sequence[Column], tenant: str, lookups: Mapping[str, str]) -> ReportView:

@@ -111,3 +111,35 @@ def test_replica_that_stops_is_replaced_by_the_primary(history: PostgresHistory,
             assert set(history.read(Series(REPORT), hours(0, 6), COLUMNS)["offered"].to_pylist()) == {90}
     finally:
         replicated.standby.start()
+
+
+def test_replica_that_dies_during_a_read_is_replaced_by_the_primary(
+    history: PostgresHistory, replicated: ReplicatedPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    history.replace(replacement(hours(0, 6), offered=95))
+    series, caught_up = Series(REPORT), ReadReplica._caught_up
+    killed: list[str] = []
+
+    def caught_up_and_killed(self: ReadReplica, stack: ExitStack, read_position: Callable[[], str]) -> Any:
+        cursor = caught_up(self, stack, read_position)
+        if cursor is not None:
+            replicated.standby.kill()
+            killed.append("replica")
+        return cursor
+
+    # How long the replica takes to catch up is not tested here.
+    monkeypatch.setattr("cache_pipeline.storage.postgres.replica._MAX_WAIT_SECONDS", 10.0)
+    monkeypatch.setattr(ReadReplica, "_caught_up", caught_up_and_killed)
+    reads: list[Callable[[], Any]] = [
+        lambda: history.read(series, hours(0, 6), COLUMNS),
+        lambda: history.read(series, hours(0, 6), COLUMNS, max_rows=1),
+        lambda: history.rows(series, [hours(0, 3), hours(3, 6)], COLUMNS).to_table(),
+    ]
+    for number, read in enumerate(reads, start=1):
+        with open_history(replicated.primary.url, replicated.standby.url) as fresh:
+            history = fresh
+            try:
+                assert set(read()["offered"].to_pylist()) == {95}
+            finally:
+                replicated.standby.start()
+        assert len(killed) == number
