@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import click
@@ -12,15 +13,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cache_pipeline.account_upkeep import follow_deletions
 from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.bootstrap.services import forget
-from cache_pipeline.service.forget import REMOVED_BY_TIME, Receipt
+from cache_pipeline.service.forget import REMOVED_BY_TIME, FollowedDeletion, Receipt
 from cache_pipeline.settings import read_settings
 
 
 @click.command("forget")
-@click.argument("identifier", metavar="USER_ID|ADDRESS")
+@click.argument("identifier", metavar="USER_ID|ADDRESS", required=False)
+@click.option(
+    "--from-vendor",
+    is_flag=True,
+    help="Forget instead everyone whose data a vendor has deleted on request since the last time.",
+)
 @click.option(
     "--pseudonymise",
     is_flag=True,
@@ -34,7 +41,9 @@ from cache_pipeline.settings import read_settings
     help="Files or folders with logs to search too; may be repeated.",
 )
 @click.option("--format", "format_name", type=click.Choice(["table", "json"]), help="Default: a table on a terminal.")
-def forget_command(*, identifier: str, pseudonymise: bool, logs: tuple[Path, ...], format_name: str | None) -> None:
+def forget_command(
+    *, identifier: str | None, from_vendor: bool, pseudonymise: bool, logs: tuple[Path, ...], format_name: str | None
+) -> None:
     """Forget a person in every store, and print a receipt.
 
     Write - to read the id from standard input, so that it is in no list of processes and no shell's history. The exit code is 1 if
@@ -42,18 +51,45 @@ def forget_command(*, identifier: str, pseudonymise: bool, logs: tuple[Path, ...
     """
     from cache_pipeline.orchestration.dagster_compat import instance_tables
 
-    text = sys.stdin.readline().strip() if identifier == "-" else identifier
+    if (identifier is None) != from_vendor:
+        raise click.UsageError("give an id or address, or --from-vendor")
     settings = read_settings()
+    text = sys.stdin.readline().strip() if identifier == "-" else identifier
     declared = load_reports(settings)
     migrate_history(settings, declared)
-    receipt = asyncio.run(
-        forget(settings, declared, text, pseudonymise=pseudonymise, logs=logs, dagster_tables=instance_tables())
-    )
-    if format_name == "json" or (format_name is None and not sys.stdout.isatty()):
-        click.echo(json.dumps(receipt.as_document(), indent=1))
+    as_json = format_name == "json" or (format_name is None and not sys.stdout.isatty())
+    tables = instance_tables()
+    if text is None:
+        following = follow_deletions(settings, declared, pseudonymise=pseudonymise, logs=logs, dagster_tables=tables)
+        is_complete = asyncio.run(_follow(following, as_json=as_json))
     else:
-        _print_table(receipt)
-    sys.exit(0 if receipt.is_complete else 1)
+        receipt = asyncio.run(
+            forget(settings, declared, text, pseudonymise=pseudonymise, logs=logs, dagster_tables=tables)
+        )
+        is_complete = receipt.is_complete
+        if as_json:
+            click.echo(json.dumps(receipt.as_document(), indent=1))
+        else:
+            _print_table(receipt)
+    sys.exit(0 if is_complete else 1)
+
+
+async def _follow(following: AsyncIterator[FollowedDeletion], *, as_json: bool) -> bool:
+    """Print what is done for each request, JSON as one document a line; return whether nothing names any of them."""
+    is_complete, count = True, 0
+    async for each in following:
+        is_complete, count = is_complete and each.is_complete, count + 1
+        if as_json:
+            click.echo(json.dumps(each.as_document()))
+            continue
+        click.echo(f"{each.account}: request {each.request}")
+        for receipt in each.receipts:
+            _print_table(receipt)
+        if each.skipped:
+            click.echo(f"{each.skipped} of its ids and addresses are too short or too long to be searched for.")
+    if not count and not as_json:
+        click.echo("The vendors have fulfilled no request that was not followed before.")
+    return is_complete
 
 
 def _print_table(receipt: Receipt) -> None:

@@ -22,6 +22,11 @@ _END = rf"(?![{_WORD}])"
 FORGOTTEN = "forgotten"
 
 
+def is_identifier(text: str) -> bool:
+    """Return whether a text can be searched for."""
+    return _MIN_LENGTH <= len(text) <= _MAX_LENGTH and text.isprintable() and any(map(str.isalnum, text))
+
+
 @dataclass(frozen=True)
 class Person:
     """An id or an address of a person.
@@ -42,8 +47,7 @@ class Person:
         Raises:
             CommandError: It is too short or long, or has characters that no id has.
         """
-        text = self.identifier
-        if not (_MIN_LENGTH <= len(text) <= _MAX_LENGTH) or not text.isprintable() or not any(map(str.isalnum, text)):
+        if not is_identifier(self.identifier):
             raise CommandError(
                 f"an id or address has {_MIN_LENGTH} to {_MAX_LENGTH} printable characters: write it as the vendor does"
             )
@@ -70,6 +74,13 @@ class Person:
         if not content:
             return False
         return self._bytes_pattern.search(content.encode() if isinstance(content, str) else content) is not None
+
+    def find_in(self, content: bytes) -> list[tuple[int, bytes]]:
+        """Return where a content names the person, and what may be written there instead; it has the same length."""
+        return [
+            (match.start(), self.pseudonym.encode().ljust(len(match[0]), b"-")[: len(match[0])])
+            for match in self._bytes_pattern.finditer(content)
+        ]
 
     def replace_in(self, content: bytes) -> tuple[bytes, int]:
         """Return a content with something else in place of the id, and how often it was there."""

@@ -58,6 +58,38 @@ class Receipt:
         }
 
 
+@dataclass(frozen=True)
+class FollowedDeletion:
+    """What was done to follow a vendor's request to delete a person's data.
+
+    Attributes:
+        account: The vendor account.
+        request: The vendor's id of the request.
+        receipts: The receipt of each id and address of the person.
+        skipped: The number of ids and addresses that are too short or long to be searched for.
+    """
+
+    account: str
+    request: str
+    receipts: tuple[Receipt, ...]
+    skipped: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing that a command can reach names the person any more; otherwise the request is followed again."""
+        return all(receipt.is_complete for receipt in self.receipts)
+
+    def as_document(self) -> dict[str, Any]:
+        """Return it as JSON. It does not name the person."""
+        return {
+            "account": self.account,
+            "request": self.request,
+            "complete": self.is_complete,
+            "skipped": self.skipped,
+            "receipts": [receipt.as_document() for receipt in self.receipts],
+        }
+
+
 async def forget_person(person: Person, stores: Sequence[PersonalDataStore | AsyncPersonalDataStore]) -> Receipt:
     """Forget a person in some stores, one after the other: first those from which the others are filled.
 

@@ -14,6 +14,7 @@ from cache_pipeline.simulator.body import read_json
 from cache_pipeline.simulator.calls import PlacedCall
 from cache_pipeline.simulator.errors import ApiError, bad_request
 from cache_pipeline.simulator.faults import Faults
+from cache_pipeline.simulator.gdpr_requests import GdprRequest
 from cache_pipeline.simulator.organisation import MEDIA
 from cache_pipeline.simulator.request_gate import Handler
 from cache_pipeline.simulator.state import Simulator
@@ -71,6 +72,7 @@ class Admin:
             ("POST", "/simulator/calls", self._place_call),
             ("GET", "/simulator/directory", self._directory),
             ("POST", "/simulator/directory", self._change_directory),
+            ("POST", "/simulator/gdpr-requests", self._add_gdpr_request),
             ("GET", "/simulator/truth", self._read_truth),
         ]
         return [Route(path, _unauthenticated(handler), methods=[method]) for method, path, handler in table]
@@ -122,6 +124,11 @@ class Admin:
             )
         )
         return JSONResponse({"queueId": self._simulator.organisation.values["queueId"][body.queue]}, 201)
+
+    async def _add_gdpr_request(self, request: Request) -> Response:
+        body = await read_json(request, GdprRequest, self._simulator.settings.max_body_bytes)
+        created = self._simulator.vendor_time(self._simulator.clock.now())
+        return JSONResponse({"id": self._simulator.gdpr_requests.add(body, created)}, 201)
 
     async def _directory(self, _: Request) -> Response:
         directory = self._simulator.directory

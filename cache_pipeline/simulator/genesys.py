@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 from cache_pipeline.simulator.genesys_aggregates import Aggregates
 from cache_pipeline.simulator.genesys_conversations import ConversationDetails
 from cache_pipeline.simulator.genesys_families import OTHER_FAMILIES
+from cache_pipeline.simulator.genesys_gdpr import GdprListing
 from cache_pipeline.simulator.genesys_jobs import JobService
 from cache_pipeline.simulator.genesys_lookups import Lookups
 from cache_pipeline.simulator.genesys_notifications import Notifications
@@ -40,6 +41,7 @@ def genesys_routes(job_service: JobService, gate: Gate) -> list[BaseRoute]:
         *Observations(job_service.simulator).routes(gate),
         *Notifications(job_service.simulator).routes(gate),
         *Lookups(job_service.simulator).routes(gate),
+        *GdprListing(job_service.simulator.gdpr_requests).routes(gate),
         *OrganisationFacts(job_service.simulator).routes(gate),
         gate.unknown_route("/api/v2/{rest:path}"),
     ]

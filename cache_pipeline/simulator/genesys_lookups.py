@@ -12,7 +12,7 @@ numbers. Deleted users are listed only with `state=deleted` or `any`. The simula
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -114,27 +114,32 @@ def _is_listed(kind: str, entry: Entry, parameters: Mapping[str, str]) -> bool:
 
 
 def _page(kind: str, listing: Listing, entries: list[Entry], parameters: Mapping[str, str]) -> Json:
+    entities = [_entity(kind, listing, each) for each in entries]
+    return numbered_page(listing.path, entities, parameters, has_cursor=listing.has_cursor)
+
+
+def numbered_page(
+    path: str, entities: Sequence[Json], parameters: Mapping[str, str], *, has_cursor: bool = False
+) -> Json:
+    """Return the page of a listing that the parameters ask for, with the addresses of other pages."""
     size = _number(parameters, "pageSize", _PAGE_SIZE)
     if size > _MAX_PAGE_SIZE:
         raise bad_request(f"pageSize: [{size}] must be no more than {_MAX_PAGE_SIZE}")
-    position = "after" if listing.has_cursor else "pageNumber"
-    first = 0 if listing.has_cursor else 1
+    position = "after" if has_cursor else "pageNumber"
+    first = 0 if has_cursor else 1
     number = _number(parameters, position, first)
-    start = number if listing.has_cursor else (number - 1) * size
+    start = number if has_cursor else (number - 1) * size
     more = {name: value for name, value in parameters.items() if name not in ("pageSize", position)}
 
     def address(number: int) -> str:
-        return f"{listing.path}?{urlencode({**more, 'pageSize': size, position: number})}"
+        return f"{path}?{urlencode({**more, 'pageSize': size, position: number})}"
 
-    page: Json = {
-        "entities": [_entity(kind, listing, each) for each in entries[start : start + size]],
-        "selfUri": address(number),
-    }
-    if start + size < len(entries):
-        page["nextUri"] = address(start + size if listing.has_cursor else number + 1)
-    if not listing.has_cursor:
-        count = -(-len(entries) // size)
-        page |= {"pageSize": size, "pageNumber": number, "total": len(entries), "pageCount": count}
+    page: Json = {"entities": list(entities[start : start + size]), "selfUri": address(number)}
+    if start + size < len(entities):
+        page["nextUri"] = address(start + size if has_cursor else number + 1)
+    if not has_cursor:
+        count = -(-len(entities) // size)
+        page |= {"pageSize": size, "pageNumber": number, "total": len(entities), "pageCount": count}
         page |= {"firstUri": address(1), "lastUri": address(max(1, count))}
     return page
 

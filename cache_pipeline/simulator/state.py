@@ -14,6 +14,7 @@ from cache_pipeline.simulator.directory import Directory
 from cache_pipeline.simulator.errors import too_large
 from cache_pipeline.simulator.faults import FaultInjector
 from cache_pipeline.simulator.filters import Condition, is_one_of
+from cache_pipeline.simulator.gdpr_requests import GdprRequests
 from cache_pipeline.simulator.intervals import Interval, iso
 from cache_pipeline.simulator.jobs import JobTooLargeError
 from cache_pipeline.simulator.oauth import TokenIssuer
@@ -38,6 +39,7 @@ class Simulator:
     directory: Directory
     truth: Truth
     presence: PresenceStore
+    gdpr_requests: GdprRequests
     tokens: TokenIssuer
     faults: FaultInjector
     counters: Counters
@@ -145,6 +147,7 @@ def create_simulator(settings: SimulatorSettings, clock: Clock) -> Simulator:
         directory=Directory(organisation, settings.seed),
         truth=truth,
         presence=PresenceStore(truth, settings.agents),
+        gdpr_requests=GdprRequests(),
         tokens=TokenIssuer(settings),
         faults=FaultInjector(),
         counters=Counters(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import time
 import zlib
@@ -95,20 +96,43 @@ def table_names(rows: pa.Table, person: Person) -> bool:
 
 def _replace_in_file(path: Path, person: Person) -> bool | None:
     """Replace the id in a file. Return None if it was not there, and False if the file is no text."""
-    content = path.read_bytes()
-    is_compressed = content[:2] == b"\x1f\x8b"
-    if is_compressed:
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
-            return None
+    with path.open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+    return _replace_in_compressed(path, person) if is_compressed else _replace_in_place(path, person)
+
+
+def _replace_in_place(path: Path, person: Person) -> bool | None:
+    """Write over the id only, so that a process that appends to the file meanwhile loses nothing."""
+    times, is_found, end = path.stat(), False, -1
+    with path.open("rb") as file:
+        while (size := os.fstat(file.fileno()).st_size) > end:
+            file.seek(0)
+            content, end = file.read(size), size
+            found = person.find_in(content)
+            if not found:
+                continue
+            if b"\0" in content[:_TEXT_SAMPLE]:
+                return False
+            with path.open("r+b", buffering=0) as writing:
+                for offset, text in found:
+                    os.pwrite(writing.fileno(), text, offset)
+            is_found = True
+    if is_found:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return is_found or None
+
+
+def _replace_in_compressed(path: Path, person: Person) -> bool | None:
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return None
     if not person.occurs_in(content):
         return None
     if b"\0" in content[:_TEXT_SAMPLE]:
         return False
-    changed = person.replace_in(content)[0]
     partial = path.with_name(f".{path.name}.forget")
-    partial.write_bytes(gzip.compress(changed) if is_compressed else changed)
+    partial.write_bytes(gzip.compress(person.replace_in(content)[0]))
     shutil.copystat(path, partial)
     partial.replace(path)
     return True

@@ -235,6 +235,19 @@ class AccountFacts:
 
 
 @dataclass(frozen=True)
+class DeletionRequest:
+    """A request to delete a person's data, which the vendor has fulfilled.
+
+    Attributes:
+        id: The vendor's id of the request.
+        identifiers: The ids and addresses of the person.
+    """
+
+    id: str
+    identifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RowRules:
     """What a declaration of single rows of one kind has to keep to.
 
@@ -266,6 +279,7 @@ class VendorSpec(Generic[AccountT]):
         discover: Finds the addresses of accounts that name an issuer.
         check_permissions: Checks what an account's clients may do, for `cache-pipeline doctor`.
         read_facts: Asks the vendor for the limits and the retention of an account; None if it does not tell them.
+        read_deletions: Yields the requests to delete a person's data that the vendor has fulfilled; None if it does not list them.
         read_payload: Reads a query in the vendor's own form, as callers of the HTTP API send it; None if there is none.
         served: The part of its API that is answered from stored rows; None if there is none.
         lookups: The listings of names.
@@ -291,6 +305,7 @@ class VendorSpec(Generic[AccountT]):
     discover: DiscoverAddresses | None = None
     check_permissions: Callable[[DoctorContext[AccountT]], Awaitable[list[CheckResult]]] = _check_nothing
     read_facts: Callable[[httpx.AsyncClient], Awaitable[AccountFacts]] | None = None
+    read_deletions: Callable[[httpx.AsyncClient], AsyncIterator[DeletionRequest]] | None = None
     read_payload: Callable[[object], QueryPayload] | None = None
     served: ServedApi | None = None
     lookups: tuple[Lookup, ...] = ()

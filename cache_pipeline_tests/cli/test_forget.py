@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
+import httpx
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,11 +32,14 @@ from cache_pipeline.bootstrap.reports import load_reports, report_columns
 from cache_pipeline.cli.main import main
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.person import Person
 from cache_pipeline.query.schema import rows_to_table, to_arrow_schema
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.settings import Settings, read_settings
+from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.storage.coverage import FetchTime
+from cache_pipeline.storage.personal_files import LogFiles
 from cache_pipeline.storage.ports.history import Replacement
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline.storage.published import EdgeTier
@@ -390,3 +395,96 @@ def test_killed_command_is_finished_by_the_next(world: World, capsys: pytest.Cap
     receipt = _forget(world, capsys, USER, "--pseudonymise")
     assert receipt["pseudonym"] == half
     assert _search(world, USER) == []
+
+
+def _follow(world: World, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str, str]:
+    """Run `forget --from-vendor`; return its exit code and both outputs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys,
+            "argv",
+            ["cache-pipeline", "forget", "--from-vendor", "--logs", str(world.folder / "logs"), "--format", "json"],
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+    output = capsys.readouterr()
+    return ended.value.code, output.out, output.err
+
+
+def _use_vendor(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    client = {"client_id": "demo-client", "client_secret": "demo-secret"}
+    account = {"base_url": url, "login_url": f"{url}/oauth/token", "clients": [client]}
+    monkeypatch.setenv("CACHE_PIPELINE_ACCOUNTS__GENESYS__MAIN", json.dumps(account))
+
+
+def test_vendor_deletions_are_followed_once(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    others = [len(_search(world, each)) for each in (OTHER_USER, OTHER_PHONE)]
+    with running_simulator(SimulatorSettings()) as url, httpx.Client(base_url=url) as vendor:
+        _use_vendor(monkeypatch, url)
+
+        def add(**request: Any) -> str:
+            return vendor.post("/simulator/gdpr-requests", json=request).raise_for_status().json()["id"]
+
+        for _ in range(101):
+            add(requestType="GDPR_EXPORT", subject={"userId": OTHER_USER})
+        add(status="DELETING", subject={"phoneNumbers": [OTHER_PHONE]})
+        request = add(subject={"name": "q1 x", "userId": USER, "phoneNumbers": [PHONE, "112"]})
+        code, printed, _ = _follow(world, capsys)
+        (document,) = [json.loads(line) for line in printed.splitlines()]
+        assert (code, document["account"], document["request"]) == (0, "genesys/main", request)
+        assert (document["complete"], document["skipped"], len(document["receipts"])) == (True, 1, 2)
+        assert USER not in printed
+        assert PHONE not in printed
+        for identifier in (USER, PHONE):
+            assert _search(world, identifier) == []
+        assert [len(_search(world, each)) for each in (OTHER_USER, OTHER_PHONE)] == others
+        assert _follow(world, capsys)[:2] == (0, "")
+    assert world.sql("SELECT account, request FROM cache_pipeline_state.forgotten_request") == [
+        ("genesys/main", request)
+    ]
+
+
+def test_vendor_that_forbids_its_requests_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    settings = SimulatorSettings(client_permissions={"demo-client": frozenset({"routing:queue:view"})})
+    with running_simulator(settings) as url:
+        _use_vendor(monkeypatch, url)
+        code, _, message = _follow(world, capsys)
+    assert code == 2
+    assert "gdpr:request:view" in message
+    assert message.count("\n") == 1
+
+
+def test_lines_of_a_running_writer_stay(tmp_path: Path):
+    """A process appends to its log while the id in it is replaced, again and again."""
+    path, count = tmp_path / "dagster.log", 3000
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as log:
+            for number in range(count):
+                log.write(f"{number} {USER if number % 3 == 0 else 'nobody'}\n".encode())
+
+    path.touch()
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        list(LogFiles([tmp_path]).forget(Person(USER)))
+    writer.join()
+    (erasure,) = LogFiles([tmp_path]).forget(Person(USER))
+    lines = path.read_text().splitlines()
+    assert [int(line.split()[0]) for line in lines] == list(range(count))
+    assert {line.split()[1] for line in lines} == {"nobody", "forgotten".ljust(len(USER), "-")}
+    assert erasure.left == 0
+
+
+def test_an_id_or_the_vendor_is_given(world: World, capsys: pytest.CaptureFixture[str]):
+    for arguments in ([], [USER, "--from-vendor"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["cache-pipeline", "forget", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert ended.value.code == 2
+        assert "give an id or address, or --from-vendor" in capsys.readouterr().err

@@ -48,13 +48,13 @@ class RedisPersonalData:
             yield Erasure("Redis", place, left=count, note="these keys are not of cache_pipeline: delete them by hand")
 
     async def _names(self, key: bytes, person: Person) -> bool:
-        found = await self._entries(key)
+        _, found = await self._entries(key)
         return any(person.occurs_in(content) for _, content in found)
 
     async def _forget_content(self, key: bytes, person: Person) -> int:
         """Remove what names the person from a key's value, or the key if it is one text."""
-        kind = await self._redis.type(key)
-        found = [entry for entry, content in await self._entries(key) if person.occurs_in(content)]
+        kind, entries = await self._entries(key)
+        found = [entry for entry, content in entries if person.occurs_in(content)]
         if not found:
             return 0
         redis = cast("Any", self._redis)
@@ -72,24 +72,27 @@ class RedisPersonalData:
             case _:
                 return await redis.delete(key)
 
-    async def _entries(self, key: bytes) -> list[tuple[bytes, bytes]]:
-        """Return each entry of a key's value, and its whole content."""
+    async def _entries(self, key: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """Return the type of a key's value, and each entry of it with its whole content."""
         redis = cast("Any", self._redis)
-        match await self._redis.type(key):
+        kind: bytes = await redis.type(key)
+        entries: list[tuple[bytes, bytes]] = []
+        match kind:
             case b"string":
-                return [(key, await redis.get(key) or b"")]
+                entries = [(key, await redis.get(key) or b"")]
             case b"hash":
-                return [(field, field + b"\n" + value) for field, value in (await redis.hgetall(key)).items()]
+                entries = [(field, field + b"\n" + value) for field, value in (await redis.hgetall(key)).items()]
             case b"set":
-                return [(member, member) for member in await redis.smembers(key)]
+                entries = [(member, member) for member in await redis.smembers(key)]
             case b"zset":
-                return [(member, member) for member in await redis.zrange(key, 0, -1)]
+                entries = [(member, member) for member in await redis.zrange(key, 0, -1)]
             case b"list":
-                return [(entry, entry) for entry in await redis.lrange(key, 0, -1)]
+                entries = [(entry, entry) for entry in await redis.lrange(key, 0, -1)]
             case b"stream":
-                return [
+                entries = [
                     (entry, b"\n".join(part for pair in fields.items() for part in pair))
                     for entry, fields in await redis.xrange(key)
                 ]
             case _:
-                return []
+                pass
+        return kind, entries

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresses
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.deletion_requests import read_deletions
 from cache_pipeline.vendors.genesys.dialect import DIALECT
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.genesys.measures import MEASURES
@@ -25,6 +26,7 @@ VENDOR = VendorSpec(
     dialect=DIALECT,
     check_permissions=check_permissions,
     read_facts=read_organisation_facts,
+    read_deletions=read_deletions,
     served=SERVED_API,
     lookups=LOOKUPS,
     read_lookup=read_lookup,

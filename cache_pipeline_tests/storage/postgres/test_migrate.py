@@ -56,7 +56,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
     assert pending_changes(history_url, [(REPORT, COLUMNS)]) == []
     with psycopg.connect(history_url) as connection:
         revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
-    assert revisions == [("0006_key_limits",)]
+    assert revisions == [("0007_forgotten_request",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
         "ad_hoc_series",
@@ -69,6 +69,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
         "dead_letter",
         "fetch_time",
         "forget_salt",
+        "forgotten_request",
         "finality_change",
         "history.kept",
         "history.queue_hour",
