@@ -56,6 +56,16 @@ _QUERY = {
         "metadata": {},
     },
 }
+_DETAILS = {
+    "type": "object",
+    "required": ["interval"],
+    "properties": {
+        "interval": _QUERY["properties"]["interval"],
+        "segmentFilters": {"type": "array", "items": _FILTER},
+        "order": {"enum": ["asc", "desc"]},
+        "limit": {"type": "integer"},
+    },
+}
 _PRESENT = {
     "type": "object",
     "required": ["filter", "metrics"],
@@ -95,6 +105,9 @@ def _paths() -> dict[str, Any]:
         found[submit] = {"post": _operation(_QUERY)}
         found[f"{status}/{{jobId}}"] = {each: _operation(None, _JOB) for each in ("get", "delete")}
         found[f"{status}/{{jobId}}/results"] = {"get": _operation(None, _JOB, cursor)}
+    details = f"{analytics}/conversations/details/jobs"
+    found[details] = {"post": _operation(_DETAILS)}
+    found[f"{details}/{{jobId}}/results"] = {"get": _operation(None, _JOB, cursor, _PAGES[0])}
     return found
 
 
@@ -105,7 +118,7 @@ SCHEMA = {"openapi": "3.1.0", "info": {"title": "The vendor's paths", "version":
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.timeout(200)
 async def test_generated_requests_are_answered_in_the_vendors_form(open_api):
-    held = ApiSettings(auth="keys", vendor_hold_seconds=0)
+    held = ApiSettings(auth="keys", vendor_hold_seconds=0, detail_jobs=True)
     async with open_api(*REPORTS, api=held) as api, served(api.app) as url:
         headers = await create_key(api, requests_per_minute=100_000)
         # What is listed is read from the vendor once.

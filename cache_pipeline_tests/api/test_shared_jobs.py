@@ -168,6 +168,19 @@ async def test_keys_that_are_limited_get_no_details(open_api):
         assert (await api.http.post(USERS, json=body, headers=may)).status_code == 403
 
 
+async def test_job_is_followed_to_its_end_though_no_caller_asks(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.routes.vendor_shared_jobs._POLL_SECONDS", 1)
+    monkeypatch.setattr("cache_pipeline.api.routes.vendor_shared_jobs._FOLLOW_SECONDS", 0.1)
+    async with open_api(FLOWS, api=DETAILS, vendor=VENDOR) as api:
+        key = await create_key(api)
+        job = await submit(api, key, {"interval": MONDAY})
+        async with asyncio.timeout(10):
+            await asyncio.gather(*api.query_service.coalescer._background.values())
+        requests = (await api.vendor.get("/simulator/counters")).json()["summary"]["requests"]
+        assert (await api.http.get(job, headers=key)).json()["state"] == "FULFILLED"
+        assert (await api.vendor.get("/simulator/counters")).json()["summary"]["requests"] == requests
+
+
 async def test_job_needs_no_permission_for_the_availability(open_api):
     permissions = {"client_permissions": {"demo-client": ["analytics:agentConversationDetail:view"]}}
     async with open_api(FLOWS, api=DETAILS, vendor=VENDOR | permissions) as api:

@@ -41,6 +41,8 @@ _PAGE_SECONDS = 10 * 60
 _AVAILABILITY_SECONDS = 60
 #: How often the vendor is asked whether a job has ended, however many callers ask us.
 _POLL_SECONDS = 3
+#: How often a job is looked after, whether its callers ask for its state or not.
+_FOLLOW_SECONDS = 15.0
 _MAX_CURSOR_LENGTH = 2048
 _RETRY_AFTER_SECONDS = 5
 
@@ -183,6 +185,7 @@ async def _submit(paths: SharedJobPaths, caller: _Caller) -> Response:
     async def ask() -> tuple[bytes, int]:
         answer = await caller.send("POST", paths.submit, body=question.body)
         job = {"id": _read_job_id(paths, answer), "client": answer.oauth_client, "shared": caller.key(shared)}
+        caller.service.coalescer.run_in_background(f"follow {job['id']}", lambda: _follow(paths, caller, job))
         return json.dumps(job).encode(), _SHARED_SECONDS
 
     job, _ = await caller.find(shared, ask)
@@ -259,6 +262,14 @@ async def _status(paths: SharedJobPaths, caller: _Caller, job: Mapping[str, Any]
 
     content, _ = await caller.find(f"status {path}", ask)
     return _read_object(content)
+
+
+async def _follow(paths: SharedJobPaths, caller: _Caller, job: Mapping[str, Any]) -> None:
+    """Read a job's state until it has ended: until then the quota counts it among the vendor's concurrent jobs."""
+    is_open = True
+    while is_open:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        is_open = paths.is_open(await _status(paths, caller, job))
 
 
 async def _show_status(paths: SharedJobPaths, caller: _Caller) -> Response:
