@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,7 +18,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from cache_pipeline.aio import run_in_background
 from cache_pipeline.api import schemas
@@ -310,6 +311,7 @@ def _document_problems(app: FastAPI) -> None:
     """Add the schema of problem details to OpenAPI, because no path returns it as its model."""
     generate = app.openapi
 
+    @cache
     def openapi_with_problems() -> dict[str, Any]:
         document = generate()
         components = document["components"]["schemas"]
@@ -320,4 +322,13 @@ def _document_problems(app: FastAPI) -> None:
             components.pop(name, None)
         return document
 
+    @cache
+    def rendered() -> bytes:
+        return json.dumps(openapi_with_problems(), separators=(",", ":")).encode()
+
+    async def answer(_request: Request) -> Response:
+        return Response(rendered(), media_type="application/json")
+
     app.openapi = openapi_with_problems
+    # In front of FastAPI's own route, which would render the document for each caller.
+    app.router.routes.insert(0, Route("/openapi.json", answer, include_in_schema=False))

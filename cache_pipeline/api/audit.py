@@ -18,6 +18,8 @@ from cache_pipeline.storage.ports.api_keys import KEY_FORM, Principal
 audit_logger = logging.getLogger("cache_pipeline.audit")
 #: Set in the state of a request that has its key elsewhere than in the headers.
 HAS_SENT_KEY = "has_sent_key"
+#: Longer ones are cut: a caller without a key must not be able to fill a disk.
+_MAX_PATH_LENGTH = 500
 #: Paths that monitors and browsers ask for without a key, every few seconds.
 _UNRECORDED_PATHS = ("/healthz", "/readyz", "/metrics")
 
@@ -39,7 +41,7 @@ def record_request(scope: Scope, status: int) -> None:
     fields: dict[str, Any] = {
         "method": scope["method"],
         # A path may hold line breaks.
-        "path": quote(scope["path"]),
+        "path": quote(scope["path"][:_MAX_PATH_LENGTH]),
         "status": status,
         "key": caller.id if caller else None,
         "tenant": caller.tenant if caller else None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain
 
 from starlette.datastructures import Headers
 
@@ -14,6 +16,7 @@ from cache_pipeline.storage.ports.api_keys import ApiKeyStore, Principal, has_cr
 #: How long a key is cached, and so how long a revoked key may still work.
 _CACHE_SECONDS = 5.0
 _MAX_CACHED_KEYS, _MAX_CACHED_REFUSALS = 10_000, 256
+_MAX_KEYS_AT_ONCE = 500
 
 
 def read_key(headers: Headers) -> str | None:
@@ -34,6 +37,8 @@ class ApiKeyCache:
         self._now = now
         self._valid: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._waiting: dict[str, list[asyncio.Future[Principal | None]]] = {}
+        self._looking_up: asyncio.Task[None] | None = None
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of a key or access token, or None if it is unknown, revoked or expired; all outcomes are cached."""
@@ -43,7 +48,7 @@ class ApiKeyCache:
         principal, valid_until = self._valid.get(digest, (None, 0.0))
         if valid_until > now or self._refused.get(digest, 0.0) > now:
             return principal if valid_until > now else None
-        principal = await self._store.find(key)
+        principal = await self._look_up(key)
         self._valid.pop(digest, None)
         self._refused.pop(digest, None)
         if principal is not None:
@@ -55,6 +60,33 @@ class ApiKeyCache:
             while len(self._refused) > _MAX_CACHED_REFUSALS:
                 self._refused.popitem(last=False)
         return principal
+
+    async def _look_up(self, key: str) -> Principal | None:
+        """Look a key up together with all others that arrive while the store is busy, so that unknown ones cost it one query at a time."""
+        found: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(found)
+        if self._looking_up is None:
+            self._looking_up = asyncio.create_task(self._look_up_waiting())
+        return await found
+
+    async def _look_up_waiting(self) -> None:
+        try:
+            while self._waiting:
+                keys = list(self._waiting)[:_MAX_KEYS_AT_ONCE]
+                callers = [self._waiting.pop(key) for key in keys]
+                try:
+                    principals = await self._store.find(keys)
+                except Exception as error:  # noqa: BLE001 - each caller raises it
+                    for caller in chain.from_iterable(callers):
+                        if not caller.done():
+                            caller.set_exception(error)
+                    continue
+                for principal, waiting in zip(principals, callers, strict=True):
+                    for caller in waiting:
+                        if not caller.done():
+                            caller.set_result(principal)
+        finally:
+            self._looking_up = None
 
     async def issue_token(self, principal: Principal, lifetime: timedelta) -> str:
         """Return a new access token that permits what the principal's key permits."""

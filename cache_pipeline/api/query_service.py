@@ -20,6 +20,7 @@ from cache_pipeline.api.monitoring.ad_hoc_requests import AdHocRequests
 from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import ManifestCache
+from cache_pipeline.api.monitoring.shared_results import SharedResults
 from cache_pipeline.api.parsing import ParseCache, ParsedQuery
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.rate_limit import RateLimiter
@@ -131,6 +132,7 @@ class QueryService:
         clock: The current time in UTC.
         open_streams: The event streams that each key has open in this process.
         rendered_answers: Answers in vendors' forms that were rendered lately.
+        shared_results: What callers without a key may ask for, made once for all of them.
         board_feeds: What the live page shows, for all that have it open in this process.
         vendor_clients: The clients of the accounts to which requests are passed on.
         passing_slots: Requests that are being passed on in this process, by key.
@@ -163,6 +165,7 @@ class QueryService:
     clock: Callable[[], datetime]
     open_streams: Counter[str] = field(default_factory=Counter[str])
     rendered_answers: RenderedAnswers = field(default_factory=RenderedAnswers)
+    shared_results: SharedResults = field(default_factory=SharedResults)
     board_feeds: BoardFeeds = field(default_factory=BoardFeeds)
     vendor_clients: Mapping[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
     passing_slots: FairSlots = field(default_factory=lambda: FairSlots(_MAX_PASSING))

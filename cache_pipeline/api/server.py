@@ -90,7 +90,8 @@ def serve_api(
         app = create_app(settings)
         config = uvicorn.Config(
             LocalOnly(app, settings.api.cors_origins) if settings.api.auth == "off" else app,
-            log_level="warning",
+            # Its warnings are about malformed requests, of which a caller without a key can send any number.
+            log_level="error",
             # uvicorn's log lines go to the same handlers as ours.
             log_config=None,
             access_log=False,

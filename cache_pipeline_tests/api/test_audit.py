@@ -44,6 +44,13 @@ async def test_each_request_says_who_asked_what(open_api, caplog):
             assert text not in caplog.text
 
 
+async def test_long_path_is_cut(open_api, caplog):
+    async with open_api(api=AUDITED) as api:
+        await api.http.get("/" + "a" * 4000)
+        (entry,) = entries(caplog)
+        assert len(entry["path"]) < 1000
+
+
 async def test_refused_request_is_logged_and_counted(open_api, caplog):
     async with open_api(api=AUDITED) as api:
         key = (await create_key(api))["Authorization"]

@@ -1,10 +1,13 @@
 """API keys: access without a key, the limits of a key, and revocation."""
 
-from typing import Any
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
 
 import psycopg
 
 from cache_pipeline.api.auth import ApiKeyCache
+from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline.storage.ports.api_keys import Principal
@@ -107,6 +110,42 @@ async def test_requests_count_over_all_processes(open_api):
         second.take(caller)
         await second.flush()
         assert second.take(caller).remaining == 10 - 8
+
+
+class SlowStore:
+    """Knows no key, and counts how often it is asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[int] = []
+        self.error = error
+
+    async def find(self, keys: Sequence[str]) -> list[Principal | None]:
+        self.asked.append(len(keys))
+        await asyncio.sleep(0.01)
+        if self.error is not None:
+            raise self.error
+        return [None] * len(keys)
+
+
+async def test_unknown_keys_are_looked_up_together():
+    """A flood of them must not take all connections to the store."""
+    store = SlowStore()
+    cache = ApiKeyCache(cast(Any, store))
+    keys = [f"cp_{number:012x}_{'a' * 43}" for number in range(200)]
+    assert set(await asyncio.gather(*map(cache.find, keys))) == {None}
+    assert sum(store.asked) == 200
+    assert len(store.asked) <= 3
+
+
+async def test_every_caller_learns_that_keys_cannot_be_looked_up():
+    cache = ApiKeyCache(cast(Any, SlowStore(HistoryUnavailable("down"))))
+    keys = [f"cp_{number:012x}_{'a' * 43}" for number in range(20)]
+    cancelled = asyncio.create_task(cache.find(keys[0]))
+    others = [asyncio.create_task(cache.find(key)) for key in keys]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    found = await asyncio.gather(*others, return_exceptions=True)
+    assert all(isinstance(each, HistoryUnavailable) for each in found)
 
 
 async def test_revoked_key_is_refused_within_seconds(open_api):

@@ -43,7 +43,8 @@ def find(postgres_database):
 
     async def look(key):
         async with connection_pool(postgres_database, 1) as pool:
-            return await PostgresApiKeyStore(pool).find(key.strip())
+            (found,) = await PostgresApiKeyStore(pool).find([key.strip()])
+            return found
 
     return lambda key: asyncio.run(look(key))
 

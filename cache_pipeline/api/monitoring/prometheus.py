@@ -51,8 +51,13 @@ class _Families(Collector):
         return self._families
 
 
-async def render_metrics(query_service: QueryService, accept: str | None) -> tuple[bytes, str]:
-    """Return every metric as text, and its content type: OpenMetrics if `accept` asks for it.
+def wants_open_metrics(accept: str | None) -> bool:
+    """Return whether a caller accepts OpenMetrics."""
+    return accept is not None and "application/openmetrics-text" in accept
+
+
+async def render_metrics(query_service: QueryService, *, is_open: bool) -> tuple[bytes, str]:
+    """Return every metric as text, and its content type: OpenMetrics, or Prometheus' own.
 
     If a store is unavailable, only its own metrics are missing, and `dependency_up` shows which store it is.
     """
@@ -69,7 +74,7 @@ async def render_metrics(query_service: QueryService, accept: str | None) -> tup
     families = await asyncio.gather(*(_or_empty(group(query_service)) for group in groups))
     registry = CollectorRegistry()
     registry.register(_Families(family for group in families for family in group))
-    if accept is not None and "application/openmetrics-text" in accept:
+    if is_open:
         return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST
     return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from cache_pipeline.api import schemas
 from cache_pipeline.api.dependencies import Caller, Operator, QueryServiceDependency
 from cache_pipeline.api.monitoring.health import check_dependencies
-from cache_pipeline.api.monitoring.prometheus import render_metrics
+from cache_pipeline.api.monitoring.prometheus import render_metrics, wants_open_metrics
 from cache_pipeline.api.monitoring.status import read_quota, read_status
 from cache_pipeline.api.openapi import problem_responses
 
@@ -30,7 +30,9 @@ async def health() -> dict[str, bool]:
 )
 async def readiness(query_service: QueryServiceDependency, response: Response) -> schemas.Readiness:
     """Return the state of each dependency. The API is ready if PostgreSQL is; the vendor is not a dependency."""
-    found = await check_dependencies(query_service)
+    found = await query_service.shared_results.get(
+        "readiness", query_service.coalescer, lambda: check_dependencies(query_service)
+    )
     # Without Redis, history answers. Without the broker, workers sweep the job table. Both are slower, but nothing is lost.
     # If they counted, a load balancer would take all API processes out of service at once.
     is_ready = all(dependency.ok for dependency in found if dependency.name == "postgresql")
@@ -56,7 +58,10 @@ async def metrics(query_service: QueryServiceDependency, accept: Annotated[str |
 
     Labels are few and bounded: no API key, no query, no tenant.
     """
-    body, content_type = await render_metrics(query_service, accept)
+    is_open = wants_open_metrics(accept)
+    body, content_type = await query_service.shared_results.get(
+        f"metrics {is_open}", query_service.coalescer, lambda: render_metrics(query_service, is_open=is_open)
+    )
     return Response(body, media_type=content_type, headers={"Cache-Control": "no-store"})
 
 

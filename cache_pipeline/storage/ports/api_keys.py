@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -105,8 +106,8 @@ class ApiKeyStore(Protocol):
         """Create an access token of a key and return it; it cannot be shown again."""
         ...
 
-    async def find(self, key: str) -> Principal | None:
-        """Return the principal of a key or access token, or None if it is unknown, revoked or expired."""
+    async def find(self, keys: Sequence[str]) -> list[Principal | None]:
+        """Return the principal of each key or access token, or None if it is unknown, revoked or expired."""
         ...
 
     async def all(self) -> list[ApiKeyInfo]:

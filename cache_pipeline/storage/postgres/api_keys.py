@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,13 +35,13 @@ _INSERT = """
 _FIND = """
     SELECT id, hash, tenant, reports, lane, requests_per_minute, may_refresh, is_operator, queries, paths, divisions
     FROM cache_pipeline_state.api_key
-    WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    WHERE id = ANY(%(ids)s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 _FIND_KEY_OF_ACCESS = """
-    SELECT key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator,
+    SELECT token.hash AS token_hash, key.id, key.tenant, key.reports, key.lane, key.requests_per_minute, key.may_refresh, key.is_operator,
         key.queries, key.paths, key.divisions
     FROM cache_pipeline_state.access_token AS token JOIN cache_pipeline_state.api_key AS key ON key.id = token.key_id
-    WHERE token.hash = %(hash)s AND token.expires_at > now() AND key.revoked_at IS NULL
+    WHERE token.hash = ANY(%(hashes)s) AND token.expires_at > now() AND key.revoked_at IS NULL
         AND (key.expires_at IS NULL OR key.expires_at > now())
 """
 #: A program that logs in for every request must not fill the table: only the newest tokens of a key are kept.
@@ -122,24 +123,21 @@ class PostgresApiKeyStore:
             )
         return token
 
-    async def find(self, key: str) -> Principal | None:
-        """Return the principal of a key or access token, or None if it is unknown, revoked or expired."""
-        if TOKEN_FORM.fullmatch(key):
+    async def find(self, keys: Sequence[str]) -> list[Principal | None]:
+        """Return the principal of each key or access token, or None if it is unknown, revoked or expired."""
+        ids = [key.split("_", 2)[1] for key in keys if KEY_FORM.fullmatch(key)]
+        hashes = [hash_secret(key) for key in keys if TOKEN_FORM.fullmatch(key)]
+        by_id: dict[str, dict[str, Any]] = {}
+        by_token: dict[bytes, dict[str, Any]] = {}
+        if ids or hashes:
             async with connect(self._pool) as connection:
-                row = await (
-                    await connection.execute(_FIND_KEY_OF_ACCESS.encode(), {"hash": hash_secret(key)})
-                ).fetchone()
-            return _principal(row) if row else None
-        if not KEY_FORM.fullmatch(key):
-            return None
-        _, key_id, secret = key.split("_", 2)
-        async with connect(self._pool) as connection:
-            row = await (await connection.execute(_FIND.encode(), {"id": key_id})).fetchone()
-        # Compare in every case and in constant time, so that the response time reveals nothing.
-        is_equal = hmac.compare_digest(hash_secret(secret), bytes(row["hash"]) if row else _NO_HASH)
-        if row is None or not is_equal:
-            return None
-        return _principal(row)
+                if ids:
+                    rows = await (await connection.execute(_FIND.encode(), {"ids": ids})).fetchall()
+                    by_id = {row["id"]: row for row in rows}
+                if hashes:
+                    rows = await (await connection.execute(_FIND_KEY_OF_ACCESS.encode(), {"hashes": hashes})).fetchall()
+                    by_token = {bytes(row["token_hash"]): row for row in rows}
+        return [_find_principal(key, by_id, by_token) for key in keys]
 
     async def all(self) -> list[ApiKeyInfo]:
         """Return every key, including revoked and expired ones, in order of creation."""
@@ -181,6 +179,21 @@ class PostgresApiKeyStore:
         async with connect(self._pool) as connection:
             row = await (await connection.execute(_REVOKE.encode(), {"id": key_id})).fetchone()
         return row is not None
+
+
+def _find_principal(
+    key: str, by_id: Mapping[str, dict[str, Any]], by_token: Mapping[bytes, dict[str, Any]]
+) -> Principal | None:
+    if TOKEN_FORM.fullmatch(key):
+        row = by_token.get(hash_secret(key))
+        return _principal(row) if row else None
+    if not KEY_FORM.fullmatch(key):
+        return None
+    _, key_id, secret = key.split("_", 2)
+    row = by_id.get(key_id)
+    # Compare in every case and in constant time, so that the response time reveals nothing.
+    is_equal = hmac.compare_digest(hash_secret(secret), bytes(row["hash"]) if row else _NO_HASH)
+    return _principal(row) if row is not None and is_equal else None
 
 
 def _principal(row: dict[str, Any]) -> Principal:
