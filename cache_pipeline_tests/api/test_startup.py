@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from cache_pipeline_tests.chaos.proxy import TcpProxy
-from cache_pipeline_tests.chaos.stores import free_port
+from cache_pipeline_tests.storage.redis.valkey_servers import free_port
 
 REPORT = """name: queue_hour
 description: Offered by queue, by hour

@@ -23,8 +23,9 @@ from cache_pipeline_tests.chaos.faults import Fault
 from cache_pipeline_tests.chaos.processes import SupervisedProcess, cli_command
 from cache_pipeline_tests.chaos.proxy import TcpProxy
 from cache_pipeline_tests.chaos.scenario import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
-from cache_pipeline_tests.chaos.stores import PostgresPair, RedisPair, free_port
+from cache_pipeline_tests.chaos.server_pairs import PostgresPair, RedisPair
 from cache_pipeline_tests.chaos.truth import VendorTruth
+from cache_pipeline_tests.storage.redis.valkey_servers import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 #: Python imports this as ``sitecustomize`` in every child process. SIGUSR1 then prints the stacks of all tasks.

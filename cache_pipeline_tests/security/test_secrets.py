@@ -23,8 +23,8 @@ from moto.server import ThreadedMotoServer
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.simulator.oauth import TokenIssuer
-from cache_pipeline_tests.chaos.stores import free_port
 from cache_pipeline_tests.security.places import find_leaks, in_files, in_redis, in_tables
+from cache_pipeline_tests.storage.redis.valkey_servers import free_port
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
 

@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from redis import Redis
+
 from cache_pipeline_tests.chaos.proxy import TcpProxy
 from cache_pipeline_tests.storage.postgres.postgres_servers import Server as PostgresServer
 from cache_pipeline_tests.storage.postgres.postgres_servers import replicated_postgres, url_of
-from cache_pipeline_tests.storage.redis import valkey_servers
-from cache_pipeline_tests.storage.redis.valkey_servers import PASSWORD, SERVICE, Server, wait_until
-
-free_port = valkey_servers.free_port
+from cache_pipeline_tests.storage.redis.valkey_servers import PASSWORD, SERVICE, Server, free_port, wait_until
 
 #: Longer than most kills, so that a killed server is sometimes replaced and sometimes back in time, empty.
 _DOWN_AFTER_MILLISECONDS = 2000
@@ -202,7 +201,7 @@ class RedisPair:
             wait_until(lambda: client.info("replication").get("master_link_status") == "up")
 
 
-def _offset(client: valkey_servers.redis.Redis) -> int:
+def _offset(client: Redis) -> int:
     found = client.info("replication")
     return int(found["slave_repl_offset"] if found["role"] == "slave" else found["master_repl_offset"])
 
