@@ -139,16 +139,23 @@ def connect_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
     ) as server:
-        deadline = time.monotonic() + 30
-        while True:
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            assert time.monotonic() < deadline, "the stand-in does not listen"
-            time.sleep(0.05)
-        yield connect
-        server.terminate()
+        try:
+            _wait_until_it_listens(server, port)
+            yield connect
+        finally:
+            # It may ignore SIGTERM, and has nothing to lose.
+            server.kill()
+
+
+def _wait_until_it_listens(server: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert server.poll() is None
+        assert time.monotonic() < deadline, "the stand-in does not listen"
+        time.sleep(0.05)
 
 
 def test_statements_run_on_a_stand_in_with_temporary_tables(
