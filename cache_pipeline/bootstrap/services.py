@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cache_pipeline.bootstrap.accounts import open_accounts
 from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.bootstrap.reports import report_columns
-from cache_pipeline.bootstrap.stores import open_edge_tier
+from cache_pipeline.bootstrap.stores import open_edge_tier, register_published
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.report import Report
@@ -164,7 +164,7 @@ async def forget(
                 [
                     StagedFiles(settings.staged_dir),
                     database,
-                    PublishedPersonalData(edge, publish_again),
+                    PublishedPersonalData(edge, publish_again, lambda: register_published(settings, edge)),
                     RedisPersonalData(redis),
                     LogFiles([settings.data_dir / "dagster", *logs]),
                 ],

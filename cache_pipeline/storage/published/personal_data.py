@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.person import Person
 from cache_pipeline.storage.personal_data import Erasure
 from cache_pipeline.storage.personal_files import table_names
@@ -18,10 +19,13 @@ class PublishedPersonalData:
     Args:
         edge: The edge tier.
         publish_again: Publishes all of a report again from history, from which the person must be gone.
+        register: Makes the catalogues of the files name no deleted ones.
     """
 
-    def __init__(self, edge: EdgeTier, publish_again: Callable[[str], None]) -> None:
-        self._edge, self._publish_again = edge, publish_again
+    def __init__(
+        self, edge: EdgeTier, publish_again: Callable[[str], None], register: Callable[[], object] = lambda: None
+    ) -> None:
+        self._edge, self._publish_again, self._register = edge, publish_again, register
 
     def forget(self, person: Person) -> Iterator[Erasure]:
         """Publish again what names the person, and delete every file and snapshot that did."""
@@ -38,6 +42,11 @@ class PublishedPersonalData:
         collect_garbage(self._edge, forget=True)
         left = self._paths_that_name(person)
         note = f"publish {', '.join(affected)} again: cache-pipeline edge publish" if left else ""
+        try:
+            self._register()
+        except EdgeStoreError as error:
+            # The person is gone, but a catalogue still names files that were deleted.
+            note = note or f"{error}"
         yield Erasure("edge", self._edge.store.url, removed=len(named - left), left=len(left), note=note)
 
     def _paths_that_name(self, person: Person) -> set[str]:

@@ -7,10 +7,12 @@ import pyarrow as pa
 import pytest
 
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.query.person import Person
 from cache_pipeline.storage.published import EdgeTier
 from cache_pipeline.storage.published.iceberg import SNAPSHOT_PROPERTY, IcebergCatalog
 from cache_pipeline.storage.published.maintenance import collect_garbage, rollback
 from cache_pipeline.storage.published.object_store import EdgeStore
+from cache_pipeline.storage.published.personal_data import PublishedPersonalData
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import NOW, REPORT, hours, table
 
@@ -101,6 +103,20 @@ def test_snapshots_name_no_deleted_file_after_garbage_collection(published: Publ
     for snapshot in found.snapshots():
         rows = found.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
         assert sorted_rows(rows) == sorted_rows(published.edge.read(REPORT, hours(0, 48)))
+
+
+def test_forgotten_person_leaves_no_snapshot_with_deleted_files(published: Published):
+    def publish(queues: tuple[str, ...]) -> None:
+        published.edge.publish(REPORT, {day: table(day, queues=queues) for day in DAYS}, None)
+
+    publish(("person-17", "q2"))
+    published.register()
+    store = PublishedPersonalData(published.edge, lambda _: publish(("q2",)), published.register)
+    (erasure,) = store.forget(Person("person-17"))
+    assert (erasure.removed, erasure.left, erasure.note) == (2, 0, "")
+    found = published.table()
+    rows = [found.scan(snapshot_id=each.snapshot_id).to_arrow() for each in found.snapshots()]
+    assert [set(each["queue_id"].to_pylist()) for each in rows] == [{"q2"}]
 
 
 def test_registration_reads_no_whole_file(published: Published, monkeypatch: pytest.MonkeyPatch):
