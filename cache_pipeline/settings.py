@@ -337,6 +337,8 @@ class Settings(BaseSettings):
         startup_seconds: How long the API and its workers wait at startup for PostgreSQL to become reachable before they exit with
             code 2. A URL that the server refuses is reported immediately.
         staged_retention: How long staged files are kept, as an ISO 8601 duration (``P14D``); older ones are deleted once a day.
+        vendor_deletions: ``pseudonymise`` or ``remove`` adds a daily job to Dagster that forgets the people whose data the vendors have
+            deleted on request, as ``cache-pipeline forget --from-vendor`` does; start its schedule in the UI.
         sensors: ``running`` starts the sensors that keep reports current when Dagster first loads the project; by default each is
             started in the UI. What was switched there stays as it is.
         partitions_from: Overrides every report's first day, for replaying past volumes.
@@ -382,6 +384,7 @@ class Settings(BaseSettings):
     traces: Literal["off", "otlp"] = "off"
     startup_seconds: float = Field(default=120.0, ge=0)
     staged_retention: timedelta = Field(default=timedelta(days=14), gt=timedelta(0))
+    vendor_deletions: Literal["off", "pseudonymise", "remove"] = "off"
     sensors: Literal["stopped", "running"] = "stopped"
     partitions_from: date | None = None
     partitions_to: date | None = None

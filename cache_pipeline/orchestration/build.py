@@ -31,6 +31,7 @@ from cache_pipeline.orchestration.schedules import report_schedule
 from cache_pipeline.orchestration.sensors import report_sensors, shared_sensors
 from cache_pipeline.orchestration.shared_state import SharedState
 from cache_pipeline.orchestration.staged_checks import staged_checks
+from cache_pipeline.orchestration.vendor_deletions import vendor_deletion_definitions
 from cache_pipeline.query.declarations import Declaration
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, read_settings
@@ -196,5 +197,6 @@ def build_upkeep_defs(
         edge_maintenance(reports),
         estimate_definitions(reports),
         name_definitions(reports),
+        vendor_deletion_definitions(settings, reports),
         dg.Definitions(sensors=[*launching, open_partitions_sensor(with_partitions)], resources=resources),
     )
