@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from cache_pipeline.aio import finish
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.storage.ports.counts import MetricCounts
 
@@ -135,11 +136,14 @@ class ProcessCounters:
         self._pending_seconds[f"seconds|{field}"] = self._pending_seconds.get(f"seconds|{field}", 0.0) + seconds
 
     async def flush(self) -> None:
-        """Share the pending counts.
+        """Share the pending counts. A caller that is cancelled leaves when they are shared or pending again.
 
         Raises:
             RedisUnavailable: The counts stay pending.
         """
+        await finish(self._share_pending())
+
+    async def _share_pending(self) -> None:
         counts, seconds = self._pending_counts, self._pending_seconds
         if not counts:
             return

@@ -1,7 +1,9 @@
 """The metrics of the API and its workers, compared with what they and the vendor really did."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,28 +15,28 @@ from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import JobSettings, VendorAccount
 from cache_pipeline.storage.redis.counters import RedisMetricCounts
-from cache_pipeline_tests.api.conftest import DAY
+from cache_pipeline_tests.api.conftest import DAY, Api, OpenApi
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
 
-async def scrape(api):
+async def scrape(api: Api) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Return every sample as Prometheus reads it, by name and then by labels."""
-    found = {}
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families((await api.http.get("/metrics")).text):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return {name.removeprefix("cache_pipeline_"): values for name, values in found.items()}
 
 
-def labels(**values):
+def labels(**values: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(values.items()))
 
 
 CLIENT = {"account": "reportdata/main", "client": "demo-client"}
 
 
-async def test_every_series_exists_from_the_start(open_api):
+async def test_every_series_exists_from_the_start(open_api: OpenApi):
     async with open_api() as api:
         samples = await scrape(api)
         assert samples["jobs"][labels(state="queued")] == samples["queue_depth"][()] == 0
@@ -44,7 +46,7 @@ async def test_every_series_exists_from_the_start(open_api):
         assert samples["single_flight_waits_total"][()] == samples["job_retries_total"][()] == 0
 
 
-async def test_scrape_reports_work_of_api_and_worker(open_api):
+async def test_scrape_reports_work_of_api_and_worker(open_api: OpenApi):
     async with open_api(vendor={"job_seconds_base": 0.3}) as api:
         missed = await api.http.get(URL)
         await api.http.get(URL)
@@ -92,7 +94,7 @@ async def test_scrape_reports_work_of_api_and_worker(open_api):
         assert _since("2026-01-06T12:05") < lag < _since("2026-01-06T00:00")
 
 
-async def test_job_retries_and_failures_are_counted(open_api, monkeypatch):
+async def test_job_retries_and_failures_are_counted(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api(jobs=JobSettings(lease_seconds=2, max_attempts=2)) as api:
@@ -107,7 +109,7 @@ async def test_job_retries_and_failures_are_counted(open_api, monkeypatch):
         assert "first_answer_seconds_count" not in samples
 
 
-async def test_single_flight_waits_of_workers_are_measured(open_api):
+async def test_single_flight_waits_of_workers_are_measured(open_api: OpenApi):
     async with open_api(vendor={"job_seconds_base": 0.5}) as api:
         before = await scrape(api)
         assert before["single_flight_wait_seconds_count"] == {labels(scope="answer"): 0, labels(scope="chunk"): 0}
@@ -123,7 +125,7 @@ async def test_single_flight_waits_of_workers_are_measured(open_api):
         assert samples["single_flight_wait_seconds_count"][labels(scope="answer")] == 0
 
 
-async def test_truncated_response_is_retried_by_job(open_api, monkeypatch):
+async def test_truncated_response_is_retried_by_job(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 0.1)
     monkeypatch.setattr("cache_pipeline.api.jobs.worker._FIRST_RETRY_SECONDS", 0.1)
     async with open_api() as api:
@@ -134,7 +136,7 @@ async def test_truncated_response_is_retried_by_job(open_api, monkeypatch):
         assert (await scrape(api))["job_retries_total"][()] == 1
 
 
-async def test_counts_of_worker_outlive_it(open_api):
+async def test_counts_of_worker_outlive_it(open_api: OpenApi):
     async with open_api() as api:
         api.start_worker()
         await api.wait_until_finished((await api.http.get(URL)).headers["Location"])
@@ -142,7 +144,7 @@ async def test_counts_of_worker_outlive_it(open_api):
         assert (await scrape(api))["job_seconds_count"][labels(lane="interactive", result="done")] == 1
 
 
-async def test_counts_survive_unavailable_redis(open_api, monkeypatch):
+async def test_counts_survive_unavailable_redis(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
     async with open_api() as api:
         counters = ProcessCounters(RedisMetricCounts(api.redis, utc_now))
         counters.count_request("hot", "hit", 0.002)
@@ -156,25 +158,25 @@ async def test_counts_survive_unavailable_redis(open_api, monkeypatch):
         assert totals.requests[("hot", "hit")] == 2
 
 
-async def test_metrics_are_available_as_openmetrics(open_api):
+async def test_metrics_are_available_as_openmetrics(open_api: OpenApi):
     async with open_api() as api:
         answer = await api.http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.text.endswith("# EOF\n")
 
 
-def _since(instant):
+def _since(instant: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(f"{instant}+00:00")).total_seconds()
 
 
-def _raising(error):
-    def raises(*_args, **_more):
+def _raising(error: Exception) -> Callable[..., NoReturn]:
+    def raises(*_args: Any, **_more: Any) -> NoReturn:
         raise error
 
     return raises
 
 
-async def test_requests_of_the_month_are_shown_where_they_are_declared(open_api):
+async def test_requests_of_the_month_are_shown_where_they_are_declared(open_api: OpenApi):
     contract = {"base_url": "http://127.0.0.1:9", "clients": [{"client_id": "a", "client_secret": "s"}]}
     accounts = {
         "reportdata": {
