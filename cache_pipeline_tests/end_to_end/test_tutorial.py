@@ -5,13 +5,14 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cache_pipeline_tests.docs.test_commands import shell_blocks
-from cache_pipeline_tests.end_to_end.conftest import REPOSITORY
+from cache_pipeline_tests.end_to_end.conftest import REPOSITORY, CommandLine
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
 #: Commands that keep running: this test starts the first; `test_dev` covers the UI's.
@@ -24,12 +25,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_tutorial_ends_with_a_stored_report(project, command_line):
+def test_tutorial_ends_with_a_stored_report(project: Path, command_line: Callable[..., CommandLine]):
     port = free_port()
     command_line("simulator", "--port", str(port))
     folder = Path(sys.executable).parent
-    # The page's fixed days would fall out of the vendor's retention, so shift them.
-    first, second = (datetime.now(UTC).date() - timedelta(days=ago) for ago in (5, 4))
+    # The page's fixed days would fall out of the vendor's retention. So take the Monday of last week and the day after it, because a
+    # day of a weekend, which has few calls, takes more queries to be proven.
+    today = datetime.now(UTC).date()
+    first = today - timedelta(days=today.weekday() + 7)
+    second = first + timedelta(days=1)
     commands = [
         block.replace("8090", str(port)).replace("2026-11-16", str(first)).replace("2026-11-17", str(second))
         for block in shell_blocks(REPOSITORY / "docs" / "tutorial.md")
