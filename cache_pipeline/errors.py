@@ -43,10 +43,10 @@ CachePipelineError
 │   └── DiskUnwritable
 ├── StagingReplaced               a staged partition changed while it was read
 ├── SeriesMismatch                rows that were fetched under another declaration
-├── NewerDataPresent              (storage/base.py)
-├── QueryInFlight                 another process works on the same query (storage/base.py)
+├── NewerDataPresent              (storage/ports/history.py)
+├── QueryInFlight                 another process works on the same query (storage/ports/ledger.py)
 │   └── AlreadyStored             (fetch/upstream_jobs.py)
-└── LeaseLost                     (storage/base.py)
+└── LeaseLost                     (storage/ports/ledger.py)
 
 The class attributes say how each entry point reports an error. The command line, the HTTP API, its workers and Dagster read
 them; nothing keeps a list of classes. Errors that never leave one package are defined there and derive from this root too.
@@ -75,6 +75,11 @@ def one_line(text: str, limit: int = 300) -> str:
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; drivers append many lines of detail."""
+    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _revive(kind: type[CachePipelineError], args: tuple[Any, ...], state: dict[str, Any]) -> CachePipelineError:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -95,9 +100,9 @@ class CachePipelineError(Exception):
         problem_type: The last part of the RFC 9457 problem type, stable for programs.
     """
 
-    retryable: ClassVar[bool] = False
-    http_status: ClassVar[int] = 500
-    problem_type: ClassVar[str] = "internal"
+    retryable: bool = False
+    http_status: int = 500
+    problem_type: str = "internal"
 
     def __init__(self, message: str = "", *, remedy: str = "") -> None:
         self.message, self.remedy = message, remedy

@@ -64,7 +64,7 @@ class PathPattern:
         if len(path) > _MAX_LENGTH or _PATTERN.fullmatch(path) is None:
             raise ValueError(
                 f"{text[:80]!r} has no plain path: write parts of letters, digits and - . _ ~, with * for any one part and ** at "
-                "the end for any number of them"
+                "the end for one or more of them"
             )
         return cls(method, path)
 

@@ -10,8 +10,8 @@ import time
 import redis.asyncio
 
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.request_lane import RaisableLane
 from cache_pipeline.upstream.quota import Purpose, Quota, QuotaPolicy
-from cache_pipeline.vendors.request_lane import RaisableLane
 
 LANE_WINDOW_SECONDS = 3.0
 _CLIENT, _SENDERS, _WINDOWS = "lanes", 15, 5

@@ -32,6 +32,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.request_lane import RaisableLane
 from cache_pipeline.storage.ports.ledger import (
     JobHandle,
     LeaseLost,
@@ -45,7 +46,6 @@ from cache_pipeline.storage.ports.ledger import (
 from cache_pipeline.telemetry.spans import span
 from cache_pipeline.upstream.polling import JobPoller
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob, VendorJobStatus
-from cache_pipeline.vendors.request_lane import RaisableLane
 
 #: How long a cancelled caller waits for the response to a submit that has been sent.
 _SUBMIT_TIMEOUT_SECONDS = 15.0

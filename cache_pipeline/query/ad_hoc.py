@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cache_pipeline.errors import InvalidQuery, QueryError
 from cache_pipeline.query.calendar import Step
-from cache_pipeline.query.payload import QueryPayload
+from cache_pipeline.query.payload import QueryPayload, find_only_account
 from cache_pipeline.query.report import DEFAULT_ACCOUNT, Cadence, Report
 from cache_pipeline.query.series import Series
 
@@ -19,8 +19,8 @@ AD_HOC_PREFIX = "ad_hoc_"
 _DIGITS = 16
 #: The requests from which a declaration is proposed.
 PROPOSAL_REQUESTS = 20
-#: A proposed report begins so long before its first request: most queries ask for at most two months.
 _PROPOSED_DIGITS = 6
+#: A proposed report begins so long before its first request: most queries ask for at most two months.
 _PROPOSED_PAST = timedelta(days=62)
 #: An ad hoc series has no beginning of its own; the vendor's retention limits what is asked of it.
 _START = date(2000, 1, 1)
@@ -103,18 +103,3 @@ def _step(granularity: str | None) -> Step:
         return Step.parse(granularity or "")
     except QueryError as error:
         raise InvalidQuery("granularity", str(error)) from error
-
-
-def find_only_account(platform: str, account_ids: Iterable[str]) -> str:
-    """Return the name of a vendor's account, for queries that name none.
-
-    Raises:
-        InvalidQuery: The vendor has none, or several.
-    """
-    names = [name for vendor, _, name in (each.partition("/") for each in account_ids) if vendor == platform]
-    if len(names) != 1:
-        raise InvalidQuery(
-            "payload",
-            f"{platform} has {'several accounts' if names else 'no account'} here: only declared reports can be queried",
-        )
-    return names[0]

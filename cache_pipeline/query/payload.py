@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,6 +35,21 @@ class QueryPayload:
     subject: str
     interval: str
     overrides: QueryOverrides
+
+
+def find_only_account(platform: str, account_ids: Iterable[str]) -> str:
+    """Return the name of a vendor's account, for queries that name none.
+
+    Raises:
+        InvalidQuery: The vendor has none, or several.
+    """
+    names = [name for vendor, _, name in (each.partition("/") for each in account_ids) if vendor == platform]
+    if len(names) != 1:
+        raise InvalidQuery(
+            "payload",
+            f"{platform} has {'several accounts' if names else 'no account'} here: only declared reports can be queried",
+        )
+    return names[0]
 
 
 def read_object(value: object, field: str) -> Mapping[str, object]:

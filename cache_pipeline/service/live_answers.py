@@ -51,6 +51,14 @@ class NothingListed(UpstreamError):
     problem_type = "nothing-listed"
 
 
+class SharedFailure(UpstreamError):
+    """A failure that another process met a moment ago, reported as that process reports it."""
+
+    def __init__(self, message: str, *, http_status: int, problem_type: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.http_status, self.problem_type, self.retryable = http_status, problem_type, retryable
+
+
 def live_columns(report: LiveReport) -> tuple[Column, ...]:
     """Return the columns of a live report's answers; this needs no vendor account."""
     return (*find_live_kind(report).columns(report), OBSERVED_AT)
@@ -119,11 +127,9 @@ def _render_failure(error: CachePipelineError, now: datetime) -> Answer:
     return Answer(json.dumps(document).encode(), "", Completeness(now, now, now))
 
 
-def _read_failure(body: bytes) -> CachePipelineError:
+def _read_failure(body: bytes) -> SharedFailure:
     """Return the error that another process met; how it is reported is written with it."""
-    document = json.loads(body)
-    message = document.pop("message")
-    return type("SharedFailure", (UpstreamError,), document)(message)
+    return SharedFailure(**json.loads(body))
 
 
 @dataclass(frozen=True)

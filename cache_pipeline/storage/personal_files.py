@@ -35,7 +35,7 @@ class StagedFiles:
         removed = left = 0
         for path in sorted(self._folder.rglob("*.parquet")):
             try:
-                if _parquet_names(path, person):
+                if _parquet_mentions(path, person):
                     path.unlink(missing_ok=True)
                     removed += 1
             except FileNotFoundError:
@@ -71,20 +71,20 @@ class LogFiles:
             yield Erasure("files", str(folder), replaced=replaced, left=len(left), note=note)
 
 
-def _parquet_names(path: Path, person: Person) -> bool:
+def _parquet_mentions(path: Path, person: Person) -> bool:
     with pq.ParquetFile(path, pre_buffer=False) as file:
         schema = file.schema_arrow
         if any(person.occurs_in(key) or person.occurs_in(value) for key, value in (schema.metadata or {}).items()):
             return True
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         return bool(texts) and any(
-            table_names(pa.Table.from_batches([batch]), person)
+            mentions_person(pa.Table.from_batches([batch]), person)
             for batch in file.iter_batches(_BATCH_ROWS, columns=texts, use_threads=False)
         )
 
 
-def table_names(rows: pa.Table, person: Person) -> bool:
-    """Return whether a text of some rows names a person."""
+def mentions_person(rows: pa.Table, person: Person) -> bool:
+    """Return whether a text of some rows mentions a person."""
     for field in rows.schema:
         if pa.types.is_string(field.type):
             for form in person.forms:

@@ -18,6 +18,7 @@ from cache_pipeline.errors import (
     UpstreamUnreachable,
 )
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.request_lane import RaisableLane, RequestLane
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, Dialect, NamedLimit
@@ -36,7 +37,6 @@ from cache_pipeline.upstream.retry import (
     is_transient,
     retry_with_backoff,
 )
-from cache_pipeline.vendors.request_lane import RaisableLane, RequestLane
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
-from cache_pipeline.vendors.request_lane import RequestLane
+from cache_pipeline.request_lane import RequestLane
 
 
 @dataclass(frozen=True)

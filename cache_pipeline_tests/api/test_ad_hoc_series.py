@@ -18,6 +18,7 @@ from cache_pipeline_tests.api.test_vendor_paths import (
     credentials,
     query_corpus,
     read_table,
+    simulator,
 )
 
 BERLIN = {**BODY, "interval": "2026-01-05/2026-01-06", "timeZone": "Europe/Berlin", "groupBy": ["userId"]}
@@ -39,10 +40,9 @@ async def test_sdk_gets_the_vendors_answers_without_a_report(open_api, tmp_path)
         api.start_worker()
         queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
         queries = query_corpus(queues, 60)
-        simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
         async with served(api.app) as url:
             ours = {"url": url, **await credentials(api)}
-            of_vendor, cold = await ask_by_sdk(tmp_path, [simulator, ours], queries)
+            of_vendor, cold = await ask_by_sdk(tmp_path, [simulator(api), ours], queries)
             before = await count_requests(api)
             (warm,) = await ask_by_sdk(tmp_path, [ours], queries)
         assert await count_requests(api) == before

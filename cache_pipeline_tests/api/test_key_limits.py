@@ -8,7 +8,7 @@ import pytest
 from cache_pipeline.path_patterns import PathPattern
 from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_pass_through import ERROR_FIELDS, GENESYS, LIMITS
-from cache_pipeline_tests.api.test_vendor_paths import BODY, BY_QUEUE, FLOWS, JOBS, KEYS, PATH
+from cache_pipeline_tests.api.test_vendor_paths import BODY, BY_QUEUE, FLOWS, JOBS, KEYS, PATH, matches
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 
@@ -49,10 +49,6 @@ async def post(api, path: str, body: Any, key: dict[str, str]) -> Any:
     answer = await api.http.post(path, json=body, headers=key)
     assert answer.status_code == 200, answer.text
     return answer
-
-
-def matches(dimension: str, value: str) -> dict[str, str]:
-    return {"type": "dimension", "dimension": dimension, "operator": "matches", "value": value}
 
 
 @pytest.mark.parametrize("reports", [(BY_DIVISION, FLOWS), (BY_QUEUE, FLOWS)], ids=["declared", "ad hoc"])

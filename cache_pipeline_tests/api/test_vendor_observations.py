@@ -13,7 +13,7 @@ from cache_pipeline_tests.api.test_auth import create_key
 from cache_pipeline_tests.api.test_live import Now
 from cache_pipeline_tests.api.test_served import served
 from cache_pipeline_tests.api.test_vendor_listings import call_by_sdk, simulator
-from cache_pipeline_tests.api.test_vendor_paths import FLOWS, KEYS, credentials
+from cache_pipeline_tests.api.test_vendor_paths import FLOWS, KEYS, credentials, matches
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 
 QUEUES, USERS = "/api/v2/analytics/queues/observations/query", "/api/v2/analytics/users/observations/query"
@@ -28,23 +28,19 @@ class Noon:
         return datetime(2026, 1, 6, 12, tzinfo=UTC).timestamp()
 
 
-def _matches(dimension: str, value: str) -> dict[str, Any]:
-    return {"type": "dimension", "dimension": dimension, "operator": "matches", "value": value}
-
-
 def _corpus(queues: Sequence[str], users: Sequence[str]) -> list[dict[str, Any]]:
     def queue_query(filter_: Mapping[str, Any], *metrics: str) -> dict[str, Any]:
         body = {"filter": filter_, "metrics": list(metrics) or _METRICS}
         return {"api": "AnalyticsApi", "method": "post_analytics_queues_observations_query", "arguments": [body]}
 
     def user_query(*chosen: str) -> dict[str, Any]:
-        predicates = [_matches("userId", user) for user in chosen]
+        predicates = [matches("userId", user) for user in chosen]
         body = {"filter": {"type": "or", "predicates": predicates}, "metrics": ["oActiveQueues", "oMemberQueues"]}
         return {"api": "AnalyticsApi", "method": "post_analytics_users_observations_query", "arguments": [body]}
 
-    some = [_matches("queueId", queue) for queue in queues[:2]]
+    some = [matches("queueId", queue) for queue in queues[:2]]
     of_some = {"type": "or", "predicates": some}
-    voice = {"type": "and", "predicates": [_matches("mediaType", "voice")]}
+    voice = {"type": "and", "predicates": [matches("mediaType", "voice")]}
     return [
         queue_query(of_some),
         queue_query(of_some, "oWaiting"),
@@ -52,10 +48,10 @@ def _corpus(queues: Sequence[str], users: Sequence[str]) -> list[dict[str, Any]]
         queue_query({"type": "or", "predicates": [some[1]]}, "oInteracting", "oLongestInteracting"),
         queue_query(voice),
         queue_query({"type": "and", "clauses": [of_some, voice]}),
-        queue_query({"type": "and", "predicates": [some[0], _matches("mediaType", "chat")]}),
+        queue_query({"type": "and", "predicates": [some[0], matches("mediaType", "chat")]}),
         queue_query({"type": "and", "predicates": [{"dimension": "queueId", "operator": "exists"}]}),
         queue_query({"type": "and", "predicates": [{"dimension": "mediaType", "operator": "exists"}]}, "oWaiting"),
-        queue_query({"type": "or", "predicates": [_matches("queueId", "unknown")]}),
+        queue_query({"type": "or", "predicates": [matches("queueId", "unknown")]}),
         user_query(*users[:3]),
         user_query("unknown"),
     ]
@@ -120,7 +116,7 @@ async def test_rows_and_the_vendors_form_share_a_request(open_api):
 async def test_of_many_users_those_of_the_query_are_asked_for(open_api):
     async with open_api(live=[live_report()], api=KEYS, vendor=QUIET | {"agents": 130}, clock=Noon()) as api:
         users = list((await api.vendor.get("/simulator/directory")).json()["users"])
-        predicates = [_matches("userId", user) for user in [*users[:2], "unknown"]]
+        predicates = [matches("userId", user) for user in [*users[:2], "unknown"]]
         body = {"filter": {"type": "or", "predicates": predicates}, "metrics": ["oMemberQueues"]}
         headers = await create_key(api)
         for _ in range(3):
@@ -135,7 +131,7 @@ async def test_of_many_users_those_of_the_query_are_asked_for(open_api):
         assert await _observed(api) == 1
 
 
-_FILTER = {"type": "or", "predicates": [_matches("queueId", "q")]}
+_FILTER = {"type": "or", "predicates": [matches("queueId", "q")]}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +142,7 @@ _FILTER = {"type": "or", "predicates": [_matches("queueId", "q")]}
         ({"filter": _FILTER}, "metrics"),
         ({"filter": _FILTER, "metrics": ["nOffered"]}, "metrics"),
         ({"filter": _FILTER, "metrics": ["oWaiting"], "detailMetrics": ["oWaiting"]}, "detailMetrics"),
-        ({"filter": {"type": "or", "predicates": [_matches("userId", "u")]}, "metrics": ["oWaiting"]}, "filter"),
+        ({"filter": {"type": "or", "predicates": [matches("userId", "u")]}, "metrics": ["oWaiting"]}, "filter"),
         ({"filter": _FILTER, "metrics": ["oWaiting"], "interval": "now"}, "interval"),
     ],
 )

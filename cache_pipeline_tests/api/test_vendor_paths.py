@@ -95,10 +95,12 @@ def query_corpus(queues: list[str], count: int) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _filter(chance: random.Random, queues: list[str]) -> dict[str, Any]:
-    def matches(dimension: str, value: str) -> dict[str, Any]:
-        return {"type": "dimension", "dimension": dimension, "operator": "matches", "value": value}
+def matches(dimension: str, value: str) -> dict[str, str]:
+    """Return the vendor's predicate of one dimension."""
+    return {"type": "dimension", "dimension": dimension, "operator": "matches", "value": value}
 
+
+def _filter(chance: random.Random, queues: list[str]) -> dict[str, Any]:
     some = [matches("queueId", queue) for queue in chance.sample(queues, 2)]
     media = matches("mediaType", chance.choice(["voice", "chat", "email"]))
     return chance.choice(
@@ -138,15 +140,19 @@ async def credentials(api, **changes: Any) -> dict[str, str]:
     return {"id": f"{prefix}_{key_id}", "secret": secret}
 
 
+def simulator(api) -> dict[str, str]:
+    """Return how a program reaches the simulated vendor itself."""
+    return {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
+
+
 async def test_sdk_gets_the_vendors_answers_from_us(open_api, tmp_path):
     async with open_api(*REPORTS, api=KEYS, vendor={"conversations_per_working_day": 1500}) as api:
         api.start_worker()
         queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
         queries = query_corpus(queues, 80)
-        simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
         async with served(api.app) as url:
             ours = {"url": url, **await credentials(api)}
-            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator, ours, ours], queries)
+            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator(api), ours, ours], queries)
     assert [buckets_by_group(answer) for answer in cold] == [buckets_by_group(answer) for answer in of_vendor]
     assert [buckets_by_group(answer) for answer in warm] == [buckets_by_group(answer) for answer in of_vendor]
     assert sum(bool(answer["results"]) for answer in of_vendor) > 60
@@ -157,10 +163,9 @@ async def test_sdk_gets_the_same_answers_by_job(open_api, tmp_path):
         api.start_worker()
         queues = list((await api.vendor.get("/simulator/directory")).json()["queues"])
         queries = query_corpus(queues, 20)
-        simulator = {"url": str(api.vendor.base_url), "id": "demo-client", "secret": "demo-secret"}
         async with served(api.app) as url:
             ours = {"url": url, **await credentials(api)}
-            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator, ours, ours], queries, by_job=True)
+            of_vendor, cold, warm = await ask_by_sdk(tmp_path, [simulator(api), ours, ours], queries, by_job=True)
         left = await read_table(api, "SELECT count(*) AS count FROM cache_pipeline_state.submitted_query")
     assert [buckets_by_group(answer) for answer in cold] == [buckets_by_group(answer) for answer in of_vendor]
     assert [buckets_by_group(answer) for answer in warm] == [buckets_by_group(answer) for answer in of_vendor]

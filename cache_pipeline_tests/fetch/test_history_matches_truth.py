@@ -34,6 +34,7 @@ from cache_pipeline.query.schema import Column, rows_to_table, sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import Knowledge
 from cache_pipeline.redis_connection import open_redis
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings
 from cache_pipeline.storage.postgres.history import open_history
@@ -41,7 +42,6 @@ from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poller import JobPoller
 from cache_pipeline.vendors.base import ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
-from cache_pipeline.vendors.request_lane import RequestLane
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, SCHEMA, hours
 from cache_pipeline_tests.query.declared import declared
 

@@ -10,8 +10,8 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
+from cache_pipeline.request_lane import RaisableLane, RequestLane
 from cache_pipeline.vendors.base import VendorJob
-from cache_pipeline.vendors.request_lane import RaisableLane, RequestLane
 from cache_pipeline_tests.fetch.scripted_vendor import REPORT, hours
 from cache_pipeline_tests.storage.memory import MemoryLedger, MemoryServer
 

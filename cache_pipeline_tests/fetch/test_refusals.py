@@ -10,8 +10,8 @@ from cache_pipeline.fetch.partition_fetch import FailedPartition
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.vendors.base import VendorJob
-from cache_pipeline.vendors.request_lane import RequestLane
 from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import REPORT, OpenWorld, World, partitions_of
 

@@ -28,9 +28,9 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
-from cache_pipeline.vendors.request_lane import RequestLane
 from cache_pipeline_tests.fetch.scripted_vendor import HOUR, MONDAY, hours
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.memory import MemoryHistory, MemoryLedger, MemoryServer, MemorySingleFlight

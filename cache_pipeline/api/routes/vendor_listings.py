@@ -13,8 +13,8 @@ from cache_pipeline.api.key_limits import keeps_divisions, may_query
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import VendorRoute, rate_limit_headers
-from cache_pipeline.query.ad_hoc import find_only_account
 from cache_pipeline.query.names import NameSelection
+from cache_pipeline.query.payload import find_only_account
 from cache_pipeline.service.names import needed_lookups
 from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ports.names import NameScope

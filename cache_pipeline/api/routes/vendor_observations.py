@@ -15,8 +15,9 @@ from cache_pipeline.api.query_service import QueryService, ServedAnswer
 from cache_pipeline.api.response_headers import CacheStatusSource
 from cache_pipeline.api.routes.vendor_answers import VendorRoute, not_ready, own_headers, rate_limit_headers, read_json
 from cache_pipeline.errors import UnknownReport
-from cache_pipeline.query.ad_hoc import AD_HOC_PREFIX, find_only_account
+from cache_pipeline.query.ad_hoc import AD_HOC_PREFIX
 from cache_pipeline.query.live_report import LiveReport
+from cache_pipeline.query.payload import find_only_account
 from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.live_observations import LiveObservations
 from cache_pipeline.storage.ports.api_keys import Principal

@@ -44,8 +44,8 @@ _DELETE_KNOWN = SQL(
 )
 
 
-def drop_statements(name: str) -> list[SQL | Composed]:
-    """Return the statements that drop a series, with its name as their parameter `name`."""
+def deletion_statements(name: str) -> list[SQL | Composed]:
+    """Return the statements that delete a series and its table; their parameter `name` is its name."""
     known = ("fetch_time", "chunk_result", "truncation_stats")
     return [
         *(_DELETE_KNOWN.format(Identifier(OWN_SCHEMA, table)) for table in known),
@@ -99,7 +99,7 @@ class PostgresAdHocSeries:
             names = [row["name"] for row in rows]
             for name in names:
                 async with connection.transaction():
-                    for statement in drop_statements(name):
+                    for statement in deletion_statements(name):
                         await connection.execute(statement, {"name": name})
         return names
 

@@ -19,7 +19,7 @@ from cache_pipeline.query.person import Person
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.personal_data import Erasure
-from cache_pipeline.storage.postgres.ad_hoc_series import drop_statements
+from cache_pipeline.storage.postgres.ad_hoc_series import deletion_statements
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
@@ -193,7 +193,7 @@ class PostgresPersonalData:
         ).fetchall()
         for (name,) in ad_hoc:
             with self._connection.transaction():
-                for statement in drop_statements(name):
+                for statement in deletion_statements(name):
                     self._connection.execute(statement, {"name": name})
         yield Erasure("PostgreSQL", f"{OWN_SCHEMA}.ad_hoc_series", removed=len(ad_hoc))
         held = self._connection.execute(

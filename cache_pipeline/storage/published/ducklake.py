@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError, first_line
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
-from cache_pipeline.storage.published.object_store import first_line
 from cache_pipeline.storage.published.registration import Registration
 
 if TYPE_CHECKING:

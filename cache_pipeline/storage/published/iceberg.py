@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError, first_line
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
 from cache_pipeline.storage.published.manifest import DataSet
-from cache_pipeline.storage.published.object_store import first_line
 from cache_pipeline.storage.published.registration import Registration
 
 if TYPE_CHECKING:

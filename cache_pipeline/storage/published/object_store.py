@@ -26,7 +26,7 @@ from obstore.exceptions import (
 )
 from obstore.store import HTTPStore, LocalStore, ObjectStore, from_url
 
-from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError, first_line
 
 #: Content-hashed objects never change (RFC 8246); the few mutable ones are served stale while or instead of refreshing
 #: (RFC 5861).
@@ -85,11 +85,6 @@ def describe_error(url: str, action: str, error: Exception, remedy: str | None =
     Without a remedy, it is that for a publisher.
     """
     return EdgeStoreError(f"edge store {url}: {action}: {first_line(error)}: {remedy or _remedy(url, error)}")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message; stores append many lines of detail."""
-    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class EdgeStore:

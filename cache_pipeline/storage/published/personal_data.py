@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.query.person import Person
 from cache_pipeline.storage.personal_data import Erasure
-from cache_pipeline.storage.personal_files import table_names
+from cache_pipeline.storage.personal_files import mentions_person
 from cache_pipeline.storage.published.edge_tier import EdgeTier
-from cache_pipeline.storage.published.files import read_any_rows
+from cache_pipeline.storage.published.files import read_rows
 from cache_pipeline.storage.published.maintenance import collect_garbage
 
 
@@ -29,7 +29,7 @@ class PublishedPersonalData:
 
     def forget(self, person: Person) -> Iterator[Erasure]:
         """Publish again what names the person, and delete every file and snapshot that did."""
-        named = self._paths_that_name(person)
+        named = self._paths_that_mention(person)
         manifest = self._edge.manifest()
         affected = [
             name for name, dataset in manifest.datasets.items() if any(file.path in named for file in dataset.files)
@@ -40,7 +40,7 @@ class PublishedPersonalData:
         for name in affected:
             self._publish_again(name)
         collect_garbage(self._edge, forget=True)
-        left = self._paths_that_name(person)
+        left = self._paths_that_mention(person)
         note = f"publish {', '.join(affected)} again: cache-pipeline edge publish" if left else ""
         try:
             self._register()
@@ -49,13 +49,13 @@ class PublishedPersonalData:
             note = note or f"{error}"
         yield Erasure("edge", self._edge.store.url, removed=len(named - left), left=len(left), note=note)
 
-    def _paths_that_name(self, person: Person) -> set[str]:
+    def _paths_that_mention(self, person: Person) -> set[str]:
         """Return the data files and snapshots that name the person, whether the manifest names them or not."""
         store, found = self._edge.store, set[str]()
         with store.translated_errors("looking for a person"):
             for item in store.list("data"):
                 content = store.get(item.path)
-                if content and table_names(read_any_rows(content[0]), person):
+                if content and mentions_person(read_rows(content[0]), person):
                     found.add(item.path)
             for item in store.list("snapshots"):
                 content = store.get(item.path)

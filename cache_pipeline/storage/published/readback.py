@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import obstore
 from obstore.exceptions import BaseError
 
-from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.errors import EdgeStoreError, first_line
 from cache_pipeline.storage.published.edge_tier import MANIFEST, EdgeTier, snapshot_of
 from cache_pipeline.storage.published.manifest import Manifest, UnreadableManifest
-from cache_pipeline.storage.published.object_store import first_line, reading_store
+from cache_pipeline.storage.published.object_store import reading_store
 
 #: max-age plus stale-while-revalidate of the manifest: a CDN may be this far behind.
 DEFAULT_GRACE = timedelta(seconds=660)

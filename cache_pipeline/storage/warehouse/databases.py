@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.errors import CachePipelineError, first_line
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.storage.published.object_store import first_line
 from cache_pipeline.storage.warehouse.base import (
     RowsOfPartition,
     WarehouseRefused,

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from cache_pipeline.errors import first_line
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.storage.published.object_store import first_line
 from cache_pipeline.storage.warehouse.base import RowsOfPartition, WarehouseTable, WarehouseUnavailable
 
 _INSTANT = "%Y%m%dT%H%M%SZ"

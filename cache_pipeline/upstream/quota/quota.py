@@ -14,6 +14,7 @@ import redis.asyncio
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota.allotment import Allotment
 from cache_pipeline.upstream.quota.local_share import LocalShare
@@ -30,7 +31,6 @@ from cache_pipeline.upstream.quota.model import (
 )
 from cache_pipeline.upstream.quota.quota_store import PROBE_INTERVAL_SECONDS, QuotaStore
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
-from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 

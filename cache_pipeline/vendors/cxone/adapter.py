@@ -28,6 +28,7 @@ from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
@@ -43,7 +44,6 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
 )
-from cache_pipeline.vendors.request_lane import RequestLane
 
 _JOBS_PATH = "/data-extraction/v1/jobs"
 #: Entity and version of each query type; the oldest of the known versions (7 to 10).

@@ -6,9 +6,9 @@ from cache_pipeline.vendors.genesys.account import GenesysAccount, find_addresse
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.genesys.deletion_requests import read_deletions
 from cache_pipeline.vendors.genesys.dialect import DIALECT
+from cache_pipeline.vendors.genesys.live_kinds import LIVE_KINDS
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.genesys.measures import MEASURES
-from cache_pipeline.vendors.genesys.observations import LIVE_KINDS
 from cache_pipeline.vendors.genesys.organisation_facts import read_organisation_facts
 from cache_pipeline.vendors.genesys.permission_check import check_permissions
 from cache_pipeline.vendors.genesys.row_rules import PERSONAL_DIMENSIONS, ROW_RULES

@@ -16,6 +16,7 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.genesys.aggregates import (
@@ -39,7 +40,6 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
 )
-from cache_pipeline.vendors.request_lane import RequestLane
 
 logger = logging.getLogger(__name__)
 

@@ -10,18 +10,16 @@ a query may have.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
-from cache_pipeline.query.schema import Column, ColumnKind, to_snake_case
+from cache_pipeline.query.schema import to_snake_case
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.vendors.columns import key_column
-from cache_pipeline.vendors.genesys.lookups import LOOKUPS
 from cache_pipeline.vendors.genesys.metrics import METRIC_STATES
 from cache_pipeline.vendors.genesys.permissions import raise_for_permission
 from cache_pipeline.vendors.json_body import (
@@ -32,7 +30,7 @@ from cache_pipeline.vendors.json_body import (
     read_text,
     read_texts,
 )
-from cache_pipeline.vendors.spec import LiveBoard, LiveKind, LiveReading, LiveRequest, LiveRow, Push
+from cache_pipeline.vendors.spec import LiveReading, LiveRequest, LiveRow
 
 #: The maximum that the vendor documents for other queries about users, in queries about them and about queues.
 MAX_PREDICATES = 100
@@ -41,30 +39,12 @@ OBSERVATION_PATHS: Mapping[str, str] = {
     "queueObservations": QUEUES_PATH,
     "userObservations": "/api/v2/analytics/users/observations/query",
 }
-#: The id of nothing, for an organisation that lists nothing.
-_NO_ID = "00000000-0000-0000-0000-000000000000"
 #: Instants in milliseconds are larger than this since the year 2001; shorter values are durations.
 _FIRST_INSTANT_MS = 1_000_000_000_000
 
-_QUEUE_METRICS: Mapping[str, str] = {
-    "oWaiting": "conversations that wait for an agent",
-    "oInteracting": "conversations with an agent",
-    "oAlerting": "conversations that alert an agent",
-    "oLongestWaiting": "since when the conversation that waits longest has waited",
-    "oLongestInteracting": "since when the longest conversation with an agent has lasted",
-    "oMemberUsers": "users who are members of the queue",
-    "oActiveUsers": "members who are active in the queue",
-    "oOnQueueUsers": "members who are on queue",
-    "oOffQueueUsers": "members who are not on queue",
-    "oUserPresences": "members by system presence",
-    "oUserRoutingStatuses": "members by routing status",
-}
-_USER_METRICS: Mapping[str, str] = {
-    "oActiveQueues": "queues in which the user is active",
-    "oMemberQueues": "queues of which the user is a member",
-}
 SINCE = frozenset({"oLongestWaiting", "oLongestInteracting"})
-_STATES: Mapping[str, tuple[str, ...]] = {
+#: The qualifiers of a metric, each of which is a column.
+STATES: Mapping[str, tuple[str, ...]] = {
     "oUserPresences": METRIC_STATES["tSystemPresence"],
     "oUserRoutingStatuses": METRIC_STATES["tAgentRoutingStatus"],
 }
@@ -75,31 +55,6 @@ _OF_CONVERSATIONS = frozenset({"oWaiting", "oInteracting", "oAlerting", *SINCE})
 Group = tuple[str | None, ...]
 #: Metric and qualifier.
 ObservedKey = tuple[str, str | None]
-
-
-def _columns(metrics: Mapping[str, str], report: LiveReport) -> tuple[Column, ...]:
-    return (
-        *(key_column(dimension) for dimension in report.group_by),
-        *(column for metric in report.metrics for column in _metric_columns(metric, metrics[metric], report)),
-    )
-
-
-def _metric_columns(metric: str, description: str, report: LiveReport) -> Iterator[Column]:
-    name = to_snake_case(metric)
-    if metric in SINCE:
-        yield Column(name, ColumnKind.instant, nullable=True, description=f"{metric}: {description}", source=metric)
-        return
-    # With a medium, conversations and users are in different rows.
-    is_nullable = "mediaType" in report.group_by
-    for state in _STATES.get(metric, (None,)):
-        suffix, words = (f"_{state.lower()}", f", {state}") if state else ("", "")
-        yield Column(
-            f"{name}{suffix}",
-            ColumnKind.integer,
-            nullable=is_nullable,
-            description=f"{metric}{words}: {description}",
-            source=metric,
-        )
 
 
 @dataclass
@@ -174,7 +129,7 @@ class ObservedGroups:
                 continue
             # In a report by medium, a row is either of conversations or of users.
             is_of_row = "mediaType" not in self.report.group_by or (metric in _OF_CONVERSATIONS) == (medium is not None)
-            for state in _STATES.get(metric, (None,)):
+            for state in STATES.get(metric, (None,)):
                 column = f"{name}_{state.lower()}" if state else name
                 row[column] = values.get((metric, state), 0 if is_of_row else None)
         return row
@@ -182,12 +137,12 @@ class ObservedGroups:
 
 def _state(metric: str, qualifier: str | None, presences: Mapping[str, str]) -> str | None:
     """Return the state that a qualifier says; None for metrics whose qualifiers are added up."""
-    if metric not in _STATES:
+    if metric not in STATES:
         return None
     state = presences.get(qualifier or "", qualifier or "").upper().replace(" ", "_")
-    if state not in _STATES[metric]:
+    if state not in STATES[metric]:
         raise SchemaMismatch(
-            f"{metric} has unknown qualifier {qualifier!r}; expected one of {', '.join(_STATES[metric])}, or a presence that "
+            f"{metric} has unknown qualifier {qualifier!r}; expected one of {', '.join(STATES[metric])}, or a presence that "
             "the answer maps to one"
         )
     return state
@@ -247,25 +202,7 @@ async def ask_for_observations(
     return answer
 
 
-async def probe_observations(client: httpx.AsyncClient, report: LiveReport, oauth_client: str) -> None:
-    """Send the smallest possible requests, to check whether an OAuth client has the permissions for a live report.
-
-    Raises:
-        PermissionMissing: It lacks that of the listing of what is observed, or that of the observations.
-        UpstreamError: The report cannot be read for another reason.
-        SchemaMismatch: The listing does not have the documented shape.
-    """
-    kind = LIVE_KINDS[report.query_type]
-    extensions = {"lane": Lane.interactive, "idempotent": True, "oauth_client": oauth_client}
-    listing = next(each for each in LOOKUPS if each.name == kind.lookup)
-    listed = await client.get(listing.path, params={**listing.parameters, "pageSize": "1"}, extensions=extensions)
-    raise_for_permission(listed)
-    ids = [read_text(entity, "id") for entity in read_mappings(read_object(listed), "entities")] or [_NO_ID]
-    body = observation_body(report, kind.dimensions[0], ids[:1])
-    raise_for_permission(await client.post(OBSERVATION_PATHS[report.query_type], json=body, extensions=extensions))
-
-
-async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> LiveReading:
+async def read_observations(path: str, first: str, client: httpx.AsyncClient, request: LiveRequest) -> LiveReading:
     """Ask for all ids, in as many queries as they need, one after another; all of them succeed or none."""
     rows: list[LiveRow] = []
     results: list[Mapping[str, object]] = []
@@ -282,46 +219,3 @@ async def _read(path: str, first: str, client: httpx.AsyncClient, request: LiveR
             groups.add(read_mapping(result, "group"), read_mappings(result, "data"), observed_at, presences)
         rows += groups.rows(part.ids, observed_at)
     return LiveReading(rows, {**others, "results": results})
-
-
-def _kind(
-    query_type: str, lookup: str, dimensions: tuple[str, ...], metrics: Mapping[str, str], **options: Any
-) -> LiveKind:
-    path = OBSERVATION_PATHS[query_type]
-    return LiveKind(
-        lookup=lookup,
-        ids_per_request=MAX_PREDICATES,
-        dimensions=dimensions,
-        metrics=metrics,
-        columns=lambda report: _columns(metrics, report),
-        read=lambda client, request: _read(path, dimensions[0], client, request),
-        **options,
-    )
-
-
-def _open_push(client: httpx.AsyncClient) -> Push:
-    # Imported here, because it imports this module, and the socket's library takes long to import.
-    from cache_pipeline.vendors.genesys.notifications import QueuePush
-
-    return QueuePush(client)
-
-
-_BOARD = LiveBoard(
-    waiting="o_waiting",
-    waiting_since="o_longest_waiting",
-    interacting="o_interacting",
-    states={
-        "free": "o_user_routing_statuses_idle",
-        "interacting": "o_user_routing_statuses_interacting",
-        "communicating": "o_user_routing_statuses_communicating",
-        "not responding": "o_user_routing_statuses_not_responding",
-        "off queue": "o_user_routing_statuses_off_queue",
-    },
-    idle="free",
-)
-LIVE_KINDS: Mapping[str, LiveKind] = {
-    "queueObservations": _kind(
-        "queueObservations", "queues", ("queueId", "mediaType"), _QUEUE_METRICS, board=_BOARD, open_push=_open_push
-    ),
-    "userObservations": _kind("userObservations", "users", ("userId",), _USER_METRICS),
-}

@@ -14,7 +14,7 @@ from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.vendors.genesys.account import GenesysAccount
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
-from cache_pipeline.vendors.genesys.observations import probe_observations
+from cache_pipeline.vendors.genesys.live_kinds import probe_observations
 from cache_pipeline.vendors.genesys.permissions import OBSERVATION_PERMISSIONS, PermissionMissing, permissions_needed
 from cache_pipeline.vendors.spec import DoctorContext
 

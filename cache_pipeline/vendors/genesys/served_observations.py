@@ -14,7 +14,8 @@ from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.payload import read_names, read_object, reject_unknown_fields
 from cache_pipeline.vendors.genesys.aggregates import SPLIT_DIMENSION
-from cache_pipeline.vendors.genesys.observations import LIVE_KINDS, OBSERVATION_PATHS
+from cache_pipeline.vendors.genesys.live_kinds import LIVE_KINDS
+from cache_pipeline.vendors.genesys.observations import OBSERVATION_PATHS
 from cache_pipeline.vendors.genesys.query_payload import read_vendor_filter
 from cache_pipeline.vendors.served import ObservationPath, ObservationQuery
 

@@ -10,12 +10,12 @@ from cache_pipeline.errors import SchemaMismatch, UpstreamJobFailed
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema, to_snake_case
+from cache_pipeline.request_lane import RequestLane
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.http_jobs import cursor_pages, get_object
 from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_object, read_optional_text, read_text
-from cache_pipeline.vendors.request_lane import RequestLane
 
 _QUERY = "/api/v2/analytics/reportdata/query"
 _PAGE_SIZE = 1000

@@ -8,7 +8,8 @@ import pytest
 
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.live_report import LiveReport
-from cache_pipeline.vendors.genesys.observations import LIVE_KINDS, MAX_PREDICATES
+from cache_pipeline.vendors.genesys.live_kinds import LIVE_KINDS
+from cache_pipeline.vendors.genesys.observations import MAX_PREDICATES
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing
 from cache_pipeline.vendors.spec import LiveRequest
 from cache_pipeline_tests.vendors.workbench import mock_client
