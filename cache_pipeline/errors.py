@@ -95,7 +95,7 @@ class CachePipelineError(Exception):
         remedy: What the reader can do about it; appended to the text after a semicolon.
 
     Attributes:
-        retryable: Whether the same request may succeed later without anybody changing anything.
+        retryable: Whether the same request may succeed later without any change to it.
         http_status: The status with which the HTTP API answers.
         problem_type: The last part of the RFC 9457 problem type, stable for programs.
     """

@@ -130,7 +130,7 @@ async def forget(
         reports: The declared reports.
         identifier: An id or an address of the person.
         pseudonymise: Whether a pseudonym takes the place of the id in rows, which otherwise are removed.
-        logs: Files and folders with logs, besides those of Dagster in the data folder.
+        logs: Files and folders with logs, in addition to those of Dagster in the data folder.
         dagster_tables: The names of Dagster's tables.
 
     Raises:

@@ -64,7 +64,7 @@ def _build_replacement(
 ) -> Replacement:
     """Return what to write: some intervals of each of the rows.
 
-    It is empty if history holds newer rows of everything; the claims must be closed all the same.
+    It is empty if history holds newer rows of everything; the claims must be closed even then.
     """
     report = series.report
     return Replacement(

@@ -1,6 +1,6 @@
 """A warehouse in a database that dlt can load: SQL Server, Snowflake, BigQuery, DuckDB, PostgreSQL.
 
-dlt is an optional extra and takes three seconds to import, so only the functions that need it import it. It is told not to
+dlt is an optional extra and takes three seconds to import, so only the functions that need it import it. It is configured not to
 report anything to its makers, and to keep its files in the deployment's own folder.
 """
 

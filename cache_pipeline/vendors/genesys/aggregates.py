@@ -43,7 +43,7 @@ from cache_pipeline.vendors.json_body import (
 AGGREGATES_PAGE_SIZE = 1000
 #: Dimensions that the vendor gives as a metric's qualifier, and by its mapping of presences.
 PRESENCE_ID, SYSTEM_PRESENCE = "organizationPresenceId", "systemPresence"
-#: Families that count by the day of creation unless told otherwise: a score of today would change a day of weeks ago.
+#: Families that count by the day of creation by default: a score of today would change a day of weeks ago.
 EVENT_TIME_FAMILIES = frozenset({"evaluations", "surveys"})
 #: The age from which we call their figures final. People release and correct them for hours.
 _EVENT_TIME_DELAY = timedelta(days=1)

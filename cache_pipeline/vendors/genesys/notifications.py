@@ -217,7 +217,7 @@ class QueuePush:
             inbox: list[tuple[_Socket, object]] = []
             for socket in sockets:
                 await stack.enter_async_context(self._receiving(socket, inbox, arrived))
-            # Changes are told from here on. What arrives before the figures were asked for is in them.
+            # Changes arrive from here on. Those that arrive before the figures are asked for are contained in them.
             state = await self._ask(request, sockets, inbox)
             ends_at = min(request.clock() + _LIFETIME, topics_end)
             last_ping = request.clock()
@@ -370,7 +370,7 @@ def _apply(socket: _Socket, message: object, state: QueueState, now: datetime) -
         topic = read_text(document, "topicName")
         if topic == _METADATA:
             if socket.pinged_at is not None and read_mapping(document, "eventBody").get("message") == "pong":
-                # Whatever happened before the ping was sent has been told before it was answered.
+                # The vendor reports all changes from before the ping before it answers it.
                 socket.current_as_of, socket.pinged_at, socket.has_answered = socket.pinged_at, None, True
         elif topic == _CLOSING:
             raise PushLost("the vendor announced that it closes the socket")
