@@ -27,8 +27,8 @@ from cache_pipeline.api.routes.pass_through import PASSED_TIER
 from cache_pipeline.api.routes.vendor_answers import VendorRoute, not_ready, rate_limit_headers, read_json
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
 from cache_pipeline.path_patterns import is_plain_path
-from cache_pipeline.query.ad_hoc import find_only_account
 from cache_pipeline.query.interval import parse_instant
+from cache_pipeline.query.payload import find_only_account
 from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ports.submitted_queries import SubmittedQuery
 from cache_pipeline.upstream.http import httpx
