@@ -25,7 +25,7 @@ from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.pass_through import PASSED_TIER
 from cache_pipeline.api.routes.vendor_answers import VendorRoute, not_ready, rate_limit_headers, read_json
-from cache_pipeline.errors import InvalidInterval, InvalidQuery
+from cache_pipeline.errors import InvalidInterval, InvalidQuery, UpstreamError
 from cache_pipeline.path_patterns import is_plain_path
 from cache_pipeline.query.interval import parse_instant
 from cache_pipeline.query.payload import find_only_account
@@ -47,7 +47,7 @@ _MAX_CURSOR_LENGTH = 2048
 _RETRY_AFTER_SECONDS = 5
 
 
-class _VendorRefusal(Exception):
+class _VendorRefusal(UpstreamError):
     """An answer of the vendor's that is no success, and that the caller gets as it is."""
 
     def __init__(self, response: Response) -> None:
