@@ -38,7 +38,8 @@ test: $(VENV)/dev.stamp ## Run every test (ARGS=... for other pytest arguments)
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(call run_tests,not serial,-n 4 --dist loadfile)
+	@$(call run_tests,not serial and not system,-n 4 --dist loadfile)
+	@$(call run_tests,system,-n 2 --dist loadfile)
 	@$(call run_tests,serial)
 endif
 

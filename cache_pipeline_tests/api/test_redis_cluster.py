@@ -12,7 +12,7 @@ from cache_pipeline.settings import JobSettings, Settings
 from cache_pipeline_tests.api.conftest import DAY, REPORT, Api, OpenApi
 from cache_pipeline_tests.storage.redis.valkey_servers import ClusteredRedis, clustered_redis
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 URL = f"/v1/reports/{REPORT.name}?interval="
 

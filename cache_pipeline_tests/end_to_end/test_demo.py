@@ -13,7 +13,7 @@ from cache_pipeline.edge import read, read_manifest
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline_tests.end_to_end.conftest import CommandLine, wait_until_no_processes
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.system]
 
 TIERS = ("history", "hot", "edge")
 

@@ -14,7 +14,7 @@ import pytest
 from cache_pipeline_tests.docs.test_commands import shell_blocks
 from cache_pipeline_tests.end_to_end.conftest import REPOSITORY, CommandLine
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.system]
 #: Commands that keep running: this test starts the first; `test_dev` covers the UI's.
 KEEPS_RUNNING = re.compile(r"^cache-pipeline (simulator|with-servers -- dagster dev)")
 

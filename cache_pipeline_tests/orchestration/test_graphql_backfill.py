@@ -11,7 +11,7 @@ from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline_tests.orchestration.user_interface import Ui, free_port, running
 from cache_pipeline_tests.orchestration.workbench import LAYERS, STAGED_CHECKS, Bench
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 PROJECT = Path(__file__).parents[2]
 DAEMON = ("dagster-daemon", "run", "-w", "workspace.yaml")

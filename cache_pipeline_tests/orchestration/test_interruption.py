@@ -38,7 +38,7 @@ DAYS = [f"2024-06-{day:02}" for day in range(3, 11)]
 VENDOR = SMALL_VENDOR.model_copy(update={"job_seconds_base": 2.0, "job_seconds_variation": 0.95})
 SECONDS = 100.0
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.system]
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ root_module = "centre"
 registry_modules = ["centre.components.*"]
 """
 
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.serial, pytest.mark.usefixtures("home")]
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.system, pytest.mark.usefixtures("home")]
 
 
 def _run(folder: Path, *command: str, sources: Sequence[Path]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cache_pipeline_tests.storage.redis.valkey_servers import (
     wait_until,
 )
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def replicated(tmp_path: Path) -> Iterator[ReplicatedRedis]:
 
 
 @asynccontextmanager
-async def moving_address(server: Server) -> AsyncIterator[tuple[str, Callable[[Server], None]]]:
+async def moving_address(server: Server) -> AsyncGenerator[tuple[str, Callable[[Server], None]]]:
     """Yield an address that leads to a server, and a function that lets new connections lead to another."""
     target = server
 
