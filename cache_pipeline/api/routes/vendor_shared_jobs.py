@@ -160,8 +160,7 @@ async def _serve(
 ) -> Response:
     service: QueryService = request.app.state.query_service
     principal = await authenticate(service, request)
-    if principal.reports is not None:
-        raise Problem("forbidden", 403, "this key may not read details at the vendor's paths: it is bound to reports")
+    _check_caller(service, principal)
     check_query_type(principal, paths.query_type)
     account_id = f"{vendor}/{find_only_account(vendor, service.report_service.accounts)}"
     request.state.tier, request.state.passed_to = PASSED_TIER, account_id
@@ -174,6 +173,21 @@ async def _serve(
         response = refusal.response
     response.headers.update({"Cache-Control": "no-store", **rate_limit_headers(request)})
     return response
+
+
+def _check_caller(service: QueryService, principal: Principal) -> None:
+    """Refuse keys whose limits do not apply to what the vendor itself answers.
+
+    Raises:
+        Problem: 403.
+    """
+    if principal.reports is not None:
+        reason = "it is bound to reports"
+    elif principal.tenant != service.settings.tenant:
+        reason = "it is of another tenant than the vendor's account"
+    else:
+        return
+    raise Problem("forbidden", 403, f"this key may not read details at the vendor's paths: {reason}")
 
 
 async def _submit(paths: SharedJobPaths, caller: _Caller) -> Response:
