@@ -6,10 +6,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cache_pipeline.api.negotiation import MediaFormat
+from cache_pipeline.lazy_imports import pa, pq
 from cache_pipeline.query.schema import Column
 from cache_pipeline.storage.answer import describe_answer, read_rows
 from cache_pipeline.storage.rendering import csv_heading, rows_as_csv

@@ -28,11 +28,16 @@ def migrate_history(settings: Settings, reports: Mapping[str, Report]) -> None:
         DeclarationConflict: A column would have to change its type.
         UnknownSchemaVersion: Another version of this package migrated the database.
     """
+    from cache_pipeline.storage.postgres.schema_check import is_up_to_date
+
+    declared = [(report, report_columns(report)) for report in reports.values()]
+    arguments = (settings.required_postgres_url(), declared, settings.tenant, _lookups(declared))
+    if is_up_to_date(*arguments):
+        return
     # Imported here, because Alembic and SQLAlchemy take a third of a second to import and only migrations need them.
     from cache_pipeline.storage.postgres.migrate import migrate
 
-    declared = [(report, report_columns(report)) for report in reports.values()]
-    migrate(settings.required_postgres_url(), declared, settings.tenant, _lookups(declared))
+    migrate(*arguments)
 
 
 def pending_migrations(settings: Settings, reports: Mapping[str, Report]) -> list[str]:

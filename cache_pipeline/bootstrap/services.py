@@ -40,7 +40,6 @@ async def open_service(
         SettingsError: A URL is missing.
     """
     from cache_pipeline.redis_connection import open_redis
-    from cache_pipeline.rows.arrow_memory import use_low_memory_allocator
     from cache_pipeline.service.cached_answers import Hit, Miss, ProgressEvent
     from cache_pipeline.service.listed_names import ListedNames
     from cache_pipeline.service.live_answers import LiveAnswers
@@ -53,7 +52,6 @@ async def open_service(
     from cache_pipeline.storage.redis.hot import RedisHotTier
     from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
 
-    use_low_memory_allocator()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
         accounts = await open_accounts(settings, redis, stack)

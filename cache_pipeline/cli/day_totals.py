@@ -8,8 +8,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pandas as pd
-import pyarrow as pa
 
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report

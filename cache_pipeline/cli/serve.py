@@ -1,6 +1,7 @@
 """The commands ``cache-pipeline api`` and ``cache-pipeline worker``, which serve the HTTP API and run its jobs."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Generator, Mapping
@@ -13,7 +14,8 @@ from cache_pipeline.api.server import run_worker, serve_api
 from cache_pipeline.bootstrap.database import migrate_when_available
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.child_process import start_bound_child
-from cache_pipeline.settings import read_settings
+from cache_pipeline.fetch.write_events import OnStored, ignore_stored
+from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.telemetry.logs import set_up_logs
 from cache_pipeline.telemetry.trace_export import export_traces
 
@@ -40,9 +42,6 @@ def api(host: str, port: int) -> None:
 @click.command()
 def worker() -> None:
     """Run jobs of the HTTP API. On Ctrl-C or SIGTERM, finish the running jobs, then stop."""
-    # Imported here because importing Dagster takes longer than any other command.
-    from cache_pipeline.orchestration.external_events import record_external_events
-
     settings = read_settings()
     set_up_logs(settings.log, "worker")
     migrate_when_available(settings, load_reports(settings))
@@ -53,8 +52,21 @@ def worker() -> None:
             loop.add_signal_handler(number, stop.set)
         await run_worker(settings, stop, lambda name: click.echo(f"Worker {name} is ready", err=True), on_stored)
 
-    with export_traces(settings, "worker"), record_external_events(settings) as on_stored:
+    with export_traces(settings, "worker"), _record_stored_rows(settings) as on_stored:
         asyncio.run(run())
+
+
+@contextmanager
+def _record_stored_rows(settings: Settings) -> Generator[OnStored]:
+    """Yield a worker's hook: it records events in the instance of DAGSTER_HOME, or ignores them if there is none."""
+    if not os.environ.get("DAGSTER_HOME"):
+        yield ignore_stored
+        return
+    # Imported here, because Dagster takes a second and 60 MB.
+    from cache_pipeline.orchestration.external_events import record_external_events
+
+    with record_external_events(settings) as on_stored:
+        yield on_stored
 
 
 @contextmanager

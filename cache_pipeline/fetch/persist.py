@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from cache_pipeline.fetch.verified_rows import VerifiedRows
 from cache_pipeline.fetch.write_events import OnStored, RowsStored
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook

@@ -17,11 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cache_pipeline.errors import DiskUnwritable, SeriesMismatch, StagingReplaced
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.lazy_imports import pa, pq
 from cache_pipeline.query.completeness import ChunkResult, ExpectationSource, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series

@@ -5,13 +5,12 @@ See https://docs.dagster.io/guides/build/assets/external-assets
 """
 
 import logging
-import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
 
-from cache_pipeline.fetch.write_events import OnStored, RowsStored, ignore_stored
+from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partitions_overlapping, report_partitions
 from cache_pipeline.query.interval import IntervalSet, format_instant
@@ -26,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def record_external_events(settings: Settings) -> Generator[OnStored]:
-    """Yield a worker's hook: it records events in the instance of DAGSTER_HOME, or ignores them if there is none."""
-    if not os.environ.get("DAGSTER_HOME"):
-        yield ignore_stored
-        return
+    """Yield a worker's hook that records events in the instance of DAGSTER_HOME."""
     with dg.DagsterInstance.get() as instance, open_history(settings.required_postgres_url()) as history:
         yield record_in_dagster(instance, settings, lambda report: history.coverage(Series(report, settings.tenant)))
 

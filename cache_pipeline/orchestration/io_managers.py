@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import pyarrow as pa
 
 from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.orchestration.partitions import partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet

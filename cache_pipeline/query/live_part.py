@@ -11,10 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.lazy_imports import pa, pc
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import apply_filter

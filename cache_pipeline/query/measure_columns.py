@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.lazy_imports import pa, pc
 from cache_pipeline.query.measures import Measure, Measures, Sum, describe_measure
 from cache_pipeline.query.schema import Column, ColumnKind, Fold
 

@@ -12,9 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from cache_pipeline.lazy_imports import pa, pc
 from cache_pipeline.query.schema import Column, ColumnKind
 
 

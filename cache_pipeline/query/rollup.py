@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cache_pipeline.errors import InvalidQuery
+from cache_pipeline.lazy_imports import np, pa, pc
 from cache_pipeline.query.calendar import floor_to_step, list_buckets
 from cache_pipeline.query.dnf import Conjunction, ValueSet
 from cache_pipeline.query.filters import Filter

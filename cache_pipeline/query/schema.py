@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.lazy_imports import pa, pc
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 
@@ -63,16 +61,9 @@ class Column:
     is_multivalued: bool = False
 
 
-_TableOrBatch = TypeVar("_TableOrBatch", pa.Table, pa.RecordBatch)
-_INSTANT = pa.timestamp("us", tz="UTC")
+_TableOrBatch = TypeVar("_TableOrBatch", "pa.Table", "pa.RecordBatch")
 #: Beyond it a float cannot represent every whole number, so a count may have lost digits.
 _MAX_EXACT_FLOAT = 2**53
-_ARROW_TYPES: Mapping[ColumnKind, pa.DataType] = {
-    ColumnKind.dimension: pa.string(),
-    ColumnKind.integer: pa.int64(),
-    ColumnKind.number: pa.float64(),
-    ColumnKind.instant: _INSTANT,
-}
 
 
 def to_snake_case(name: str) -> str:
@@ -115,11 +106,18 @@ def find_invalid_names(columns: Iterable[Column]) -> Iterator[tuple[Column, str]
 
 def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """Return the Arrow schema: ``interval_start``, ``interval_end`` (UTC, microseconds), then the columns in order."""
+    instant = pa.timestamp("us", tz="UTC")
+    types: Mapping[ColumnKind, pa.DataType] = {
+        ColumnKind.dimension: pa.string(),
+        ColumnKind.integer: pa.int64(),
+        ColumnKind.number: pa.float64(),
+        ColumnKind.instant: instant,
+    }
     return pa.schema(
         [
-            pa.field("interval_start", _INSTANT, nullable=False),
-            pa.field("interval_end", _INSTANT, nullable=False),
-            *(pa.field(column.name, _ARROW_TYPES[column.kind], nullable=column.nullable) for column in columns),
+            pa.field("interval_start", instant, nullable=False),
+            pa.field("interval_end", instant, nullable=False),
+            *(pa.field(column.name, types[column.kind], nullable=column.nullable) for column in columns),
         ]
     )
 
@@ -202,10 +200,10 @@ def dimension_names(report: Report) -> list[str]:
 
 def rows_within(rows: _TableOrBatch, interval: Interval) -> _TableOrBatch:
     """Return the rows of a table or batch whose bucket starts inside the interval."""
-    starts = rows.column("interval_start")
+    starts, instant = rows.column("interval_start"), pa.timestamp("us", tz="UTC")
     inside = pc.and_(
-        pc.greater_equal(starts, pa.scalar(interval.start, _INSTANT)),
-        pc.less(starts, pa.scalar(interval.end, _INSTANT)),
+        pc.greater_equal(starts, pa.scalar(interval.start, instant)),
+        pc.less(starts, pa.scalar(interval.end, instant)),
     )
     return rows.filter(inside)
 

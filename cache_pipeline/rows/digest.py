@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from cache_pipeline.lazy_imports import np, pa, pc
 from cache_pipeline.query.tallies import RowTally
 
-Hashes = npt.NDArray[np.uint64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Hashes = npt.NDArray[np.uint64]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NULL = np.uint64(0x9E3779B97F4A7C15)
+_NULL = 0x9E3779B97F4A7C15
 
 
 def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]:
@@ -31,7 +30,7 @@ def tally_by_bucket(rows: pa.RecordBatch | pa.Table) -> dict[datetime, RowTally]
     order = np.argsort(starts, kind="stable")
     found, first, counts = np.unique(starts[order], return_index=True, return_counts=True)
     sums = np.add.reduceat(hashes[order], first)
-    seconds = np.add.reduceat(_mix(hashes[order] ^ _NULL), first)
+    seconds = np.add.reduceat(_mix(hashes[order] ^ np.uint64(_NULL)), first)
     return {
         _EPOCH + timedelta(microseconds=int(start)): RowTally(int(count), int(one), int(two))
         for start, count, one, two in zip(found, counts, sums, seconds, strict=True)
@@ -64,7 +63,7 @@ def _value_hashes(values: pa.Array[Any]) -> Hashes:
         from pandas.util import hash_array
 
         names = np.array(encoded.dictionary.to_pylist(), dtype=object)
-        hashes = np.append(hash_array(names, categorize=False), _NULL)
+        hashes = np.append(hash_array(names, categorize=False), np.uint64(_NULL))
         return hashes[np.asarray(encoded.indices.fill_null(len(names)), dtype=np.int64)]
     if pa.types.is_floating(values.type):
         # Adding 0.0 turns minus zero into zero.
@@ -72,7 +71,7 @@ def _value_hashes(values: pa.Array[Any]) -> Hashes:
     else:
         bits = np.asarray(values.cast(pa.int64()).fill_null(0)).view(np.uint64)
     nulls = np.asarray(pc.is_null(values))
-    return np.where(nulls, _NULL, _mix(bits))
+    return np.where(nulls, np.uint64(_NULL), _mix(bits))
 
 
 def _mix(hashes: Hashes) -> Hashes:

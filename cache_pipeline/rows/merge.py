@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.lazy_imports import np, pa, pc
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, dimension_names, fold_rows, to_arrow_schema
 from cache_pipeline.rows.digest import row_hashes
@@ -25,11 +22,14 @@ from cache_pipeline.rows.spool import Spool
 
 #: The column of the group keys that were not asked for, while an answer is read.
 SPLIT_COLUMN = "_split"
-SPLIT_FIELD = pa.field(SPLIT_COLUMN, pa.string())
-
 #: Rows that are folded in memory at a time.
 _ROWS_PER_PASS = 2**18
 _MAX_VALUE_LENGTH = 80
+
+
+def split_field() -> pa.Field[Any]:
+    """Return the field of ``SPLIT_COLUMN``."""
+    return pa.field(SPLIT_COLUMN, pa.string())
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class CollectedRows:
         """
         if split is not None and not self._is_split:
             earlier, self._is_split = self._spool.rows(), True
-            self._spool = Spool(self._schema.append(SPLIT_FIELD))
+            self._spool = Spool(self._schema.append(split_field()))
             for batch in earlier.batches():
                 self.append(pa.Table.from_batches([batch]), None)
         if self._is_split:
-            values = pa.nulls(rows.num_rows, SPLIT_FIELD.type) if split is None else split
-            rows = rows.append_column(SPLIT_FIELD, values)
+            values = pa.nulls(rows.num_rows, split_field().type) if split is None else split
+            rows = rows.append_column(split_field(), values)
         self._spool.append(rows)
 
     def merge(self) -> MergedRows:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import IO, TYPE_CHECKING
 
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.lazy_imports import np, pa, pc
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names
-from cache_pipeline.rows.digest import Hashes, microseconds, row_hashes
+from cache_pipeline.rows.digest import microseconds, row_hashes
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.rows.spool import temporary_folder_error
 
+if TYPE_CHECKING:
+    from cache_pipeline.rows.digest import Hashes
+
 #: Hashes of eight bytes that are compared in memory at a time. Beyond this number they are spooled to disk.
 _MAX_HASHES_IN_MEMORY = 2**18
-_HASH_BYTES = np.dtype(np.uint64).itemsize
+_HASH_BYTES = 8
 _READ_BYTES = 2**16 * _HASH_BYTES
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-import pyarrow as pa
-
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.schema import rows_within
 from cache_pipeline.query.tallies import RowTally, merge_tallies

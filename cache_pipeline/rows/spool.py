@@ -15,10 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import pyarrow as pa
-from pyarrow import ipc
-
 from cache_pipeline.errors import DiskUnwritable, SchemaMismatch
+from cache_pipeline.lazy_imports import ipc, pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.tallies import RowTally, merge_tallies
 from cache_pipeline.rows.digest import tally_by_bucket
@@ -28,7 +26,6 @@ from cache_pipeline.rows.rows import Rows, RowSource
 _DEFAULT_MEMORY_LIMIT_BYTES = 4 * 2**20
 #: Rows per block, the unit of writing and reading.
 _BLOCK_ROWS = 16 * 1024
-_OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
 def temporary_folder_error(error: OSError) -> DiskUnwritable:
@@ -160,7 +157,7 @@ class Spool:
 
 def _serialize(block: _MemoryBlock) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, block.rows.schema, options=_OPTIONS) as writer:
+    with ipc.new_stream(sink, block.rows.schema, options=ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(block.rows)
     return sink.getvalue()
 

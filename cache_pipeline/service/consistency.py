@@ -6,9 +6,8 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report, Tier

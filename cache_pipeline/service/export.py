@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, expand_to_steps, floor_to_step
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
@@ -30,11 +29,6 @@ from cache_pipeline.storage.warehouse.base import (
 
 #: The columns that a warehouse has in addition to the report's.
 FETCHED_AT_COLUMN, DECLARATION_COLUMN = "fetched_at", "declaration"
-_OWN_FIELDS = (
-    pa.field(FINAL_COLUMN, pa.bool_()),
-    pa.field(FETCHED_AT_COLUMN, pa.timestamp("us", tz="UTC")),
-    pa.field(DECLARATION_COLUMN, pa.string()),
-)
 _MONTH = Step(months=1)
 
 
@@ -164,9 +158,17 @@ class Exporter:
             for batch in self.history.rows(self.series, [part], self.columns).batches():
                 own = [
                     _constant(value, field.type, batch.num_rows)
-                    for field, value in zip(_OWN_FIELDS, (is_final, fetched_at, self.series.query_id), strict=True)
+                    for field, value in zip(_own_fields(), (is_final, fetched_at, self.series.query_id), strict=True)
                 ]
                 yield pa.RecordBatch.from_arrays([*batch.columns, *own], schema=table.schema)
+
+
+def _own_fields() -> tuple[pa.Field[Any], ...]:
+    return (
+        pa.field(FINAL_COLUMN, pa.bool_()),
+        pa.field(FETCHED_AT_COLUMN, pa.timestamp("us", tz="UTC")),
+        pa.field(DECLARATION_COLUMN, pa.string()),
+    )
 
 
 def warehouse_table(report: Report, columns: Sequence[Column], dataset: str) -> WarehouseTable:
@@ -175,14 +177,14 @@ def warehouse_table(report: Report, columns: Sequence[Column], dataset: str) -> 
     Raises:
         WarehouseRefused: A column of the report has the name of one that every table has.
     """
-    own = {field.name for field in _OWN_FIELDS}
+    own = {field.name for field in _own_fields()}
     if taken := [column.name for column in columns if column.name in own]:
         raise WarehouseRefused(
             f"{report.name} has a column {taken[0]!r}, as every table of a warehouse has: leave out {taken[0]!r} from group_by or "
             "metrics"
         )
     fields = [field.with_nullable(nullable=True) for field in to_arrow_schema(columns)]
-    return WarehouseTable(dataset, report.name, pa.schema([*fields, *_OWN_FIELDS]))
+    return WarehouseTable(dataset, report.name, pa.schema([*fields, *_own_fields()]))
 
 
 def version_of(series: Series, coverage: Coverage, partition: Interval) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from cache_pipeline.errors import CachePipelineError, PlatformNotConfigured, SchemaMismatch, UpstreamError
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from cache_pipeline.errors import UpstreamRefused
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.names import (
     ListedName,

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pyarrow as pa
-
 from cache_pipeline.errors import InvalidInterval, InvalidQuery
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant, parse_instant
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.rollup import roll_up

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-import pyarrow as pa
-
 from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.chunk_pool import CONCURRENCY
 from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from cache_pipeline.fetch.partition_fetch import FetchedPartition
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.schema import Column

@@ -11,8 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-import pyarrow as pa
-
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import floor_to_step
 from cache_pipeline.query.interval import format_instant
 from cache_pipeline.query.schema import Column, to_arrow_schema

@@ -11,10 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
+from cache_pipeline.lazy_imports import pa, pc, pq
 from cache_pipeline.query.person import Person
 from cache_pipeline.storage.personal_data import Erasure
 

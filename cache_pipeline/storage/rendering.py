@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from cache_pipeline.lazy_imports import pa, pc
 from cache_pipeline.query.interval import format_instant
 
 #: A spreadsheet takes a cell that begins with one of these for a formula. The last four are full-width forms of =, +, - and @.

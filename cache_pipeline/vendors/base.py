@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 
-import pyarrow as pa
-
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column

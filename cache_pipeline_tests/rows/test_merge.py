@@ -9,7 +9,7 @@ import pytest
 from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.query.schema import Column, ColumnKind, Fold, rows_to_table, to_arrow_schema
 from cache_pipeline.rows import merge
-from cache_pipeline.rows.merge import SPLIT_COLUMN, SPLIT_FIELD, drop_repeats, fold_groups
+from cache_pipeline.rows.merge import SPLIT_COLUMN, drop_repeats, fold_groups, split_field
 from cache_pipeline.rows.rows import Rows
 
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -40,7 +40,7 @@ def _row(queue: str | None, offered: int = 1, *, hour: int = 0, handle: float | 
 def _rows(*rows: dict[str, Any], split: list[str | None] | None = None) -> Rows:
     table = rows_to_table(rows, to_arrow_schema(COLUMNS))
     if split is not None:
-        table = table.append_column(SPLIT_FIELD, pa.array(split, SPLIT_FIELD.type))
+        table = table.append_column(split_field(), pa.array(split, split_field().type))
     return Rows.from_table(table)
 
 
@@ -112,7 +112,7 @@ def test_figure_that_cannot_be_folded_names_the_dimension(is_split: bool) -> Non
     table = rows_to_table(
         [{name: row[name] for name in to_arrow_schema(columns).names} for row in rows], to_arrow_schema(columns)
     )
-    table = table.append_column(SPLIT_FIELD, pa.array(["mediaType=voice", "mediaType=chat"]))
+    table = table.append_column(split_field(), pa.array(["mediaType=voice", "mediaType=chat"]))
     if is_split:
         with pytest.raises(
             SchemaMismatch, match="by mediaType, and nConversations cannot be folded: add mediaType to group_by"

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-import pyarrow as pa
-
 from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import adbc_driver_postgresql
-import pyarrow as pa
 from adbc_driver_manager import (
     INGEST_OPTION_MODE_APPEND,
     INGEST_OPTION_MODE_CREATE,
@@ -23,8 +22,7 @@ from adbc_driver_manager import (
     StatementOptions,
 )
 
-# A plain reader would lose the SQLSTATE of an error amid the rows.
-from adbc_driver_manager._reader import AdbcRecordBatchReader
+from cache_pipeline.lazy_imports import pa
 
 _BATCH_SIZE: str = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 _MODE: str = StatementOptions.INGEST_MODE.value
@@ -198,6 +196,9 @@ class ArrowCursor:
 
 
 def _read(stream: int) -> pa.RecordBatchReader:
+    # A plain reader would lose the SQLSTATE of an error amid the rows. This one imports Arrow, so it is imported at the first rows.
+    from adbc_driver_manager._reader import AdbcRecordBatchReader
+
     return AdbcRecordBatchReader._import_from_c(stream)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the only way to make one
 
 

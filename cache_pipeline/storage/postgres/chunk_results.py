@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
 from psycopg.sql import SQL, Literal
 
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats, Verdict
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import Series
@@ -17,25 +17,24 @@ from cache_pipeline.storage.postgres.ranges import text_array
 
 #: Vendors change their limits. One that was not met for this long is forgotten, so that long queries are tried again.
 _TRUNCATION_RETENTION = timedelta(days=30)
-_INSTANT = pa.timestamp("us", tz="UTC")
 
 
 def record_chunks(cursor: Any, series: Series, chunks: Sequence[ChunkResult], now: datetime) -> None:
     """Store the results of some chunks, and update the series' truncation statistics."""
-    count = len(chunks)
+    count, instant = len(chunks), pa.timestamp("us", tz="UTC")
     table = pa.table(
         {
             "series": pa.array([series.id] * count, pa.string()),
-            "start": pa.array([chunk.interval.start for chunk in chunks], _INSTANT),
-            "end": pa.array([chunk.interval.end for chunk in chunks], _INSTANT),
+            "start": pa.array([chunk.interval.start for chunk in chunks], instant),
+            "end": pa.array([chunk.interval.end for chunk in chunks], instant),
             "expected_rows": pa.array([chunk.expected for chunk in chunks], pa.float64()),
             "expectation_source": pa.array([chunk.source for chunk in chunks], pa.string()),
             "final_rows": pa.array([chunk.got for chunk in chunks], pa.int64()),
             "verdict": pa.array([chunk.verdict for chunk in chunks], pa.string()),
             "requests": pa.array([chunk.calls for chunk in chunks], pa.int64()),
             "duration_seconds": pa.array([chunk.seconds for chunk in chunks], pa.float64()),
-            "watermark": pa.array([chunk.watermark for chunk in chunks], _INSTANT),
-            "fetched_at": pa.array([now] * count, _INSTANT),
+            "watermark": pa.array([chunk.watermark for chunk in chunks], instant),
+            "fetched_at": pa.array([now] * count, instant),
             "total_rows": pa.array([chunk.length for chunk in chunks], pa.int64()),
             "parts": pa.array([chunk.parts for chunk in chunks], pa.int64()),
             "sent_rows": pa.array([_sent_rows(chunk) for chunk in chunks], pa.string()),

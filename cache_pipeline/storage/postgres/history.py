@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
-import pyarrow as pa
 from adbc_driver_manager import Error, OperationalError, ProgrammingError
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable, ReplicaUnavailable
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.completeness import ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import Column, to_arrow_schema, to_snake_case

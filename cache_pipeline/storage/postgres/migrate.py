@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, cast
 
 import psycopg
@@ -16,17 +14,21 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
+from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import DEFAULT_TENANT
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.reporting import ReportView, report_view
+from cache_pipeline.storage.postgres.reporting import ReportView
 from cache_pipeline.storage.postgres.reporting_as_of import drop_as_of, grant_as_of
+from cache_pipeline.storage.postgres.schema_check import (
+    NO_LOOKUPS,
+    Lookups,
+    index_name,
+    outdated_views,
+)
 from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
     OWN_SCHEMA,
@@ -34,11 +36,9 @@ from cache_pipeline.storage.postgres.schemas import (
     VERSIONS_SCHEMA,
     reporting_schema,
 )
+from cache_pipeline.storage.postgres.sync_connection import connect
 from cache_pipeline.storage.postgres.version_tables import missing_version_tables
 
-#: By report and column, the vendor's listing that has names for the column's ids.
-Lookups = Mapping[str, Mapping[str, str]]
-_NO_LOOKUPS: Lookups = MappingProxyType({})
 _LOCK = "cache_pipeline.migrations"
 _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
     ColumnKind.dimension: sa.Text,
@@ -46,20 +46,6 @@ _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEn
     ColumnKind.number: sa.Double,
     ColumnKind.instant: sa.TIMESTAMP(timezone=True),
 }
-#: Server messages that mean a URL will never work, with the cause as we report it. Messages are matched in English, which most
-#: servers use; a refusal in another language is only reported later, after retries.
-_REFUSALS = (
-    (r"password authentication failed|no password supplied", "user or password is wrong"),
-    (r'database ".*" does not exist', "its database does not exist: create it"),
-    (r'role ".*" does not exist', "its user does not exist"),
-    (
-        r"is not permitted to log in|no pg_hba\.conf entry|permission denied for database",
-        "its user may not log in from here",
-    ),
-    (r"server does not support SSL|certificate verify failed|certificate .* does not match", "TLS cannot be agreed on"),
-)
-#: A network that drops packets would otherwise block the first attempt for minutes.
-_CONNECT_SECONDS = 10
 
 
 def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> sa.Table:
@@ -71,7 +57,7 @@ def _table(report: Report, columns: Iterable[Column], metadata: sa.MetaData) -> 
         sa.Column("interval_end", sa.TIMESTAMP(timezone=True), nullable=False),
         # All are nullable: rows of an earlier declaration lack the columns that a later one adds.
         *(sa.Column(column.name, _SQL_TYPES[column.kind]) for column in columns),
-        sa.Index(f"{report.name}_series_interval", "series", "interval_start"),
+        sa.Index(index_name(report), "series", "interval_start"),
         schema=HISTORY_SCHEMA,
         comment=report.description,
     )
@@ -81,7 +67,7 @@ def migrate(
     postgres_url: str,
     reports: Iterable[tuple[Report, tuple[Column, ...]]],
     tenant: str = DEFAULT_TENANT,
-    lookups: Lookups = _NO_LOOKUPS,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> None:
     """Bring our tables and every report's table and view up to date. Many processes may run this at once.
 
@@ -106,9 +92,9 @@ def migrate(
         _current_revision(connection)
         command.upgrade(_config(connection), "head")
         _add_report_tables(connection, declared)
-        for change in missing_version_tables(connection, (report for report, _ in declared)):
+        for change in missing_version_tables(_driver(connection), (report for report, _ in declared)):
             _driver(connection).execute(SQL("; ").join(change.statements))
-        _make_views(connection, _outdated_views(connection, declared, tenant, lookups))
+        _make_views(connection, outdated_views(_driver(connection), declared, tenant, lookups))
 
 
 def add_tables(postgres_url: str, reports: Iterable[tuple[Report, tuple[Column, ...]]]) -> None:
@@ -127,7 +113,7 @@ def pending_changes(
     postgres_url: str,
     reports: Iterable[tuple[Report, tuple[Column, ...]]],
     tenant: str = DEFAULT_TENANT,
-    lookups: Lookups = _NO_LOOKUPS,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> list[str]:
     """Describe what `migrate` would do with the same arguments, without changing anything; an empty list if nothing.
 
@@ -146,11 +132,12 @@ def pending_changes(
             for kind, *change in _additions(_differences(connection, declared)[1])
         ]
         missing += [
-            change.description for change in missing_version_tables(connection, (report for report, _ in declared))
+            change.description
+            for change in missing_version_tables(_driver(connection), (report for report, _ in declared))
         ]
         views = [
             f"view {view.schema}.{view.name} is missing or shows an earlier declaration"
-            for view in _outdated_views(connection, declared, tenant, lookups)
+            for view in outdated_views(_driver(connection), declared, tenant, lookups)
         ]
     return outdated + missing + views
 
@@ -173,19 +160,10 @@ def _current_revision(connection: sa.Connection) -> str | None:
 @contextmanager
 def _transaction(postgres_url: str) -> Generator[sa.Connection]:
     """Yield a connection in a transaction that is committed at the end."""
-    options = _parse_url(postgres_url)
-
-    def connect() -> psycopg.Connection[Any]:
-        # By the driver, because SQLAlchemy does not parse a URL with several hosts.
-        timeout = {} if "connect_timeout" in options else {"connect_timeout": _CONNECT_SECONDS}
-        return psycopg.connect(postgres_url, **timeout, **WITHOUT_PREPARED_STATEMENTS)
-
-    engine = sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.pool.NullPool)
-    try:
-        with engine.connect():
-            pass
-    except OperationalError as error:
-        raise _unavailable(error) from error
+    # By the driver, because SQLAlchemy does not parse a URL with several hosts.
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(postgres_url), poolclass=sa.pool.NullPool
+    )
     try:
         with engine.begin() as connection:
             yield connection
@@ -195,30 +173,6 @@ def _transaction(postgres_url: str) -> Generator[sa.Connection]:
         raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     finally:
         engine.dispose()
-
-
-def _parse_url(postgres_url: str) -> Mapping[str, object]:
-    """Return the options in a URL.
-
-    Raises:
-        HistoryRefused: It cannot be parsed.
-    """
-    try:
-        return conninfo_to_dict(postgres_url)
-    except psycopg.ProgrammingError:
-        # The driver's message quotes the part that it cannot parse, which may be the password.
-        raise HistoryRefused(
-            "CACHE_PIPELINE_POSTGRES_URL cannot be parsed: expected postgresql://host:port/database, with user and password before "
-            "the host and their special characters percent-encoded"
-        ) from None
-
-
-def _unavailable(error: OperationalError) -> HistoryUnavailable:
-    message = str(error.orig)
-    for pattern, cause in _REFUSALS:
-        if re.search(pattern, message):
-            return HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {cause}")
-    return HistoryUnavailable(f"PostgreSQL {UNREACHABLE}")
 
 
 def _config(connection: sa.Connection) -> Config:
@@ -271,22 +225,6 @@ def _add_report_tables(connection: sa.Connection, reports: Iterable[tuple[Report
             operations.execute(sa.schema.CreateIndex(difference[1], if_not_exists=True))
         else:
             operations.add_column(difference[2], difference[3], schema=difference[1])
-
-
-def _outdated_views(
-    connection: sa.Connection, reports: Iterable[tuple[Report, tuple[Column, ...]]], tenant: str, lookups: Lookups
-) -> list[ReportView]:
-    """Return the views that are missing, or that an edited report has changed."""
-    found = connection.execute(
-        sa.text(
-            "SELECT relname, obj_description(oid, 'pg_class') FROM pg_class"
-            " WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'v'"
-        ),
-        {"schema": f'"{reporting_schema(tenant)}"'},
-    )
-    comments = {row.relname: row.obj_description for row in found}
-    views = (report_view(report, columns, tenant, lookups.get(report.name, {})) for report, columns in reports)
-    return [view for view in views if comments.get(view.name) != view.comment]
 
 
 def _make_views(connection: sa.Connection, views: Iterable[ReportView]) -> None:

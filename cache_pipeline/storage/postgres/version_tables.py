@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-import sqlalchemy as sa
+import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, VERSIONS_SCHEMA
-
-_COLUMNS = """
-    SELECT n.nspname AS schema, c.relname AS name, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid
-    WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names) AND c.relkind IN ('r', 'p')
-        AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY n.nspname, c.relname, a.attnum
-"""
+from cache_pipeline.storage.postgres.table_columns import read_columns
 
 
 @dataclass(frozen=True)
@@ -33,15 +27,12 @@ class VersionTableChange:
     statements: tuple[Composable, ...]
 
 
-def missing_version_tables(connection: sa.Connection, reports: Iterable[Report]) -> list[VersionTableChange]:
+def missing_version_tables(connection: psycopg.Connection[Any], reports: Iterable[Report]) -> list[VersionTableChange]:
     """Return what the tables of versions lack of the reports that keep them, or of their tables' columns."""
     names = [report.name for report in reports if report.time_travel]
     if not names:
         return []
-    columns: dict[tuple[str, str], dict[str, str]] = {}
-    found = connection.execute(sa.text(_COLUMNS), {"schemas": [HISTORY_SCHEMA, VERSIONS_SCHEMA], "names": names})
-    for schema, name, column, kind in found:
-        columns.setdefault((schema, name), {})[column] = kind
+    columns = read_columns(connection, (HISTORY_SCHEMA, VERSIONS_SCHEMA), names)
     changes: list[VersionTableChange] = []
     for name in names:
         existing = columns.get((VERSIONS_SCHEMA, name))

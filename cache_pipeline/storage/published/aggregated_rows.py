@@ -5,8 +5,7 @@ Rows are aggregated batch by batch, so that only one row per group is in memory,
 
 from __future__ import annotations
 
-import pyarrow as pa
-
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.publication import published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, to_snake_case

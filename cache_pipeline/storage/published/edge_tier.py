@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pyarrow as pa
-
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.measures import label_of
 from cache_pipeline.query.publication import published_report

@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.lazy_imports import pa, pc, pq
 from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.publication import event_column
@@ -27,7 +24,7 @@ _DAY, _MONTH = Step(days=1), Step(months=1)
 MONTH_SETTLE_DELAY = timedelta(days=2)
 _TIMES = ("interval_start", "interval_end")
 
-Rows = Mapping[Interval, pa.Table]
+Rows = Mapping[Interval, "pa.Table"]
 
 
 def restrict_rows(report: Report, rows: pa.Table) -> pa.Table:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cache_pipeline.errors import EdgeStoreError, first_line
+from cache_pipeline.lazy_imports import pa, pq
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
 from cache_pipeline.storage.published.manifest import DataSet

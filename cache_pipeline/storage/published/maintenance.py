@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-import pyarrow.parquet as pq
-from pyarrow import ArrowException, BufferReader
-
 from cache_pipeline.errors import EdgeStoreError
+from cache_pipeline.lazy_imports import pa, pq
 from cache_pipeline.storage.published.edge_tier import MANIFEST, MAX_SWAP_ATTEMPTS, EdgeTier, snapshot_of
 from cache_pipeline.storage.published.manifest import DataFile, DataSet, Manifest, UnreadableManifest
 
@@ -124,8 +122,8 @@ def _file_problems(edge: EdgeTier, dataset: DataSet, file: DataFile) -> Iterable
         yield f"{file.path} was altered: delete it, then {remedy}"
         return
     try:
-        content = pq.ParquetFile(BufferReader(body))
-    except ArrowException as error:
+        content = pq.ParquetFile(pa.BufferReader(body))
+    except pa.ArrowException as error:
         yield f"{file.path} is not a Parquet file ({error}): delete it, then {remedy}"
         return
     if (len(body), content.metadata.num_rows) != (file.bytes, file.rows):

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-import pyarrow as pa
-
 from cache_pipeline.errors import CachePipelineError, InvalidInput, StoreUnavailable
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval
 
 #: Returns the rows of one partition, in the table's schema.
-RowsOfPartition = Callable[[Interval], Iterable[pa.RecordBatch]]
+RowsOfPartition = Callable[[Interval], "Iterable[pa.RecordBatch]"]
 
 
 class WarehouseUnavailable(StoreUnavailable):

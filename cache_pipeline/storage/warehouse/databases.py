@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from cache_pipeline.errors import CachePipelineError, first_line
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.storage.warehouse.base import (
     RowsOfPartition,

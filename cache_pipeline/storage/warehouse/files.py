@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from cache_pipeline.errors import first_line
+from cache_pipeline.lazy_imports import pq
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.storage.warehouse.base import RowsOfPartition, WarehouseTable, WarehouseUnavailable
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO
 
-import pyarrow as pa
-
 from cache_pipeline.errors import InvalidInterval, SchemaMismatch
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import floor_to_step, next_boundary
 from cache_pipeline.query.interval import Interval, parse_instant
 from cache_pipeline.query.report import Report

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-import pyarrow as pa
-
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.dnf import ValueSet
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval

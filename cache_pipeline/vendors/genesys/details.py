@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import pyarrow as pa
-
 from cache_pipeline.errors import SchemaMismatch
+from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
