@@ -201,6 +201,8 @@ def create_app(
         # A redirect would repeat the Host header, which a proxy may have changed, and lose the scheme of the proxy.
         redirect_slashes=False,
     )
+    # Its route opens a file for each request, and callers that read nothing would use up the files of the process. Ours is in routes/pages.py.
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "name", "") != "static-offline-docs"]
     for router in _ROUTERS:
         app.include_router(router)
     app.router.routes.extend(vendor_routes(served))

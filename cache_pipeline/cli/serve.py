@@ -62,7 +62,7 @@ def _record_stored_rows(settings: Settings) -> Generator[OnStored]:
     if not os.environ.get("DAGSTER_HOME"):
         yield ignore_stored
         return
-    # Imported here, because Dagster takes a second and 60 MB.
+    # Imported here, because Dagster takes a second.
     from cache_pipeline.orchestration.external_events import record_external_events
 
     with record_external_events(settings) as on_stored:

@@ -1,13 +1,16 @@
 """Requests that are too large, too slow or too many, and the headers that protect browsers."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
+import httpx
 import uvicorn
 
 from cache_pipeline.api.http_protocol import BoundedHttpProtocol
 from cache_pipeline.api.middleware import RequestLimits
 from cache_pipeline_tests.api.conftest import DAY
+from cache_pipeline_tests.api.test_served import served
 
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
@@ -169,6 +172,30 @@ async def test_answer_that_is_not_read_ends_the_connection():
         await asyncio.sleep(1)
         assert len(await ended(reader)) < 400 * 100_000
         writer.close()
+
+
+async def test_unread_files_of_the_documentation_are_not_held_open(open_api):
+    path = "/docs/assets/swagger-ui-bundle.js"
+    async with open_api() as api, served(api.app) as url:
+        whole = await api.http.get(path)
+        assert (whole.status_code, whole.headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+        assert len(whole.content) == int(whole.headers["Content-Length"]) > 1_000_000
+        unread = [await asyncio.open_connection("127.0.0.1", httpx.URL(url).port, limit=1024) for _ in range(20)]
+        for reader, writer in unread:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            assert await reader.readexactly(12) == b"HTTP/1.1 200"
+        assert [each for each in open_files() if each.endswith(".js")] == []
+        for _, writer in unread:
+            writer.close()
+
+
+def open_files() -> list[str]:
+    """Return what the descriptors of this process are open to."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(each.readlink()))
+    return found
 
 
 async def test_large_headers_are_refused(open_api):

@@ -94,7 +94,7 @@ def test_dagster_and_dg_accept_the_project(installed, project, postgres_database
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.serial
+@pytest.mark.system
 def test_demo_runs_in_the_project(installed, project):
     output = run(installed, project, "cache-pipeline", "demo", timeout=280)
     assert "executives.html" in output

@@ -9,7 +9,7 @@ import pytest
 
 from cache_pipeline_tests.end_to_end.conftest import wait_until_no_processes
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.system]
 
 LAUNCH_RUN = """
 mutation ($params: ExecutionParams!) {

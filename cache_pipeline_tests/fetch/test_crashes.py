@@ -20,7 +20,7 @@ from cache_pipeline_tests.fetch.crashing_process import STEPS
 from cache_pipeline_tests.query.declared import with_changes
 from cache_pipeline_tests.world import NOON, REPORT, OpenWorld, World
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 MONDAY = Interval.parse("2026-01-05T00:00:00Z/2026-01-06T00:00:00Z")
 #: Long enough for a busy machine to renew it in time, short enough to wait for.

@@ -26,7 +26,7 @@ from cache_pipeline.simulator.oauth import TokenIssuer
 from cache_pipeline_tests.security.places import find_leaks, in_files, in_redis, in_tables
 from cache_pipeline_tests.storage.redis.valkey_servers import free_port
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.system]
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS = {"planted-1": "oauth-secret-one-7f3a", "planted-2": "oauth-secret-two-91bc"}

@@ -23,7 +23,7 @@ from cache_pipeline_tests.world import REPORT, OpenWorld, World, open_world
 
 __all__ = ["open_world"]
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 DAY = Interval.parse("2026-01-03T00:00:00Z/P1D")
 NEXT = Interval.parse("2026-01-04T00:00:00Z/P1D")

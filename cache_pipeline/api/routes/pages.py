@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from functools import cache
 from importlib import resources
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.audit import HAS_SENT_KEY
@@ -18,7 +20,8 @@ _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'none'; base-uri 'none'"
 )
-_MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "png": "image/png"}
+_PART_BYTES = 64 * 1024
 
 
 @router.get("/")
@@ -51,6 +54,17 @@ async def page_file(name: Literal["pages.css", "live.css", "live.js", "operation
     return _page(name)
 
 
+@router.get("/docs/assets/{name}")
+async def documentation_file(name: Literal["favicon.png", "swagger-ui-bundle.js", "swagger-ui.css"]) -> Response:
+    """Return a file of /docs from memory, in parts: one that a caller does not read costs neither an open file nor a copy of its own."""
+    content = _documentation_file(name)
+    return StreamingResponse(
+        _parts(content),
+        media_type=_MEDIA_TYPES[name.rpartition(".")[2]],
+        headers={"Cache-Control": "public, max-age=3600", "Content-Length": str(len(content))},
+    )
+
+
 @router.post("/v1/session", status_code=204)
 async def start_session(
     body: schemas.SessionBody, request: Request, response: Response, query_service: QueryServiceDependency
@@ -76,3 +90,14 @@ def _page(name: str) -> Response:
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _CONTENT_SECURITY_POLICY}
     content = resources.files("cache_pipeline.api").joinpath("pages", name).read_bytes()
     return Response(content, media_type=_MEDIA_TYPES[name.rpartition(".")[2]], headers=headers)
+
+
+@cache
+def _documentation_file(name: str) -> bytes:
+    return resources.files("fastapi_offline").joinpath("static", name).read_bytes()
+
+
+async def _parts(content: bytes) -> AsyncGenerator[memoryview]:
+    view = memoryview(content)
+    for start in range(0, len(view), _PART_BYTES):
+        yield view[start : start + _PART_BYTES]

@@ -21,7 +21,7 @@ from cache_pipeline.settings import JobSettings, Settings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.jobs.rabbitmq import running_rabbitmq
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.serial]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.system]
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
 

@@ -17,7 +17,7 @@ from cache_pipeline.storage.postgres.replica import ReadReplica
 from cache_pipeline_tests.storage.postgres.postgres_servers import ReplicatedPostgres, Server, replicated_postgres
 from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.system
 
 COLUMNS = columns_of(REPORT)
 
