@@ -26,6 +26,7 @@ SYSTEM_COMMANDS = {
         "pg_dump",
         "pip",
         "psql",
+        "python",
         "set",
         "source",
     ),
