@@ -246,7 +246,7 @@ async def _available_until(paths: SharedJobPaths, caller: _Caller) -> datetime:
     try:
         return _read_available(paths, await _availability(paths, caller))
     except _VendorRefusal:
-        # Genesys requires a permission for it that jobs do not need.
+        # A vendor may require a permission for it that jobs do not need.
         now = caller.service.clock()
         return now - timedelta(seconds=now.timestamp() % 900)
 
