@@ -185,6 +185,17 @@ async def test_job_is_followed_to_its_end_though_no_caller_asks(open_api, monkey
         assert (await api.vendor.get("/simulator/counters")).json()["summary"]["requests"] == requests
 
 
+async def test_job_that_does_not_end_is_not_followed_for_ever(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.routes.vendor_shared_jobs._FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr("cache_pipeline.api.routes.vendor_shared_jobs._FOLLOWED_SECONDS", 1.0)
+    async with open_api(FLOWS, api=DETAILS, vendor=VENDOR | {"job_seconds_base": 3600}) as api:
+        key = await create_key(api)
+        job = await submit(api, key, {"interval": MONDAY})
+        async with asyncio.timeout(20):
+            await asyncio.gather(*api.query_service.coalescer._background.values())
+        assert (await api.http.get(job, headers=key)).json()["state"] in ("QUEUED", "PENDING")
+
+
 async def test_job_needs_no_permission_for_the_availability(open_api):
     permissions = {"client_permissions": {"demo-client": ["analytics:agentConversationDetail:view"]}}
     async with open_api(FLOWS, api=DETAILS, vendor=VENDOR | permissions) as api:

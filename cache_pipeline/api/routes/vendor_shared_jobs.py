@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -32,6 +33,7 @@ from cache_pipeline.query.payload import find_only_account
 from cache_pipeline.storage.ports.api_keys import Principal
 from cache_pipeline.storage.ports.submitted_queries import SubmittedQuery
 from cache_pipeline.upstream.http import httpx
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.served import ServedApi, SharedJobPaths, format_instant
 
 #: How long a job is shared, and how long each of its callers may read it after that.
@@ -43,6 +45,8 @@ _AVAILABILITY_SECONDS = 60
 _POLL_SECONDS = 3
 #: How often a job is looked after, whether its callers ask for its state or not.
 _FOLLOW_SECONDS = 15.0
+#: After that the quota counts a job no more, whether it has ended or not.
+_FOLLOWED_SECONDS = QuotaPolicy.job_seconds
 _MAX_CURSOR_LENGTH = 2048
 _RETRY_AFTER_SECONDS = 5
 
@@ -281,9 +285,11 @@ async def _status(paths: SharedJobPaths, caller: _Caller, job: Mapping[str, Any]
 async def _follow(paths: SharedJobPaths, caller: _Caller, job: Mapping[str, Any]) -> None:
     """Read a job's state until it has ended: until then the quota counts it among the vendor's concurrent jobs."""
     is_open = True
-    while is_open:
-        await asyncio.sleep(_FOLLOW_SECONDS)
-        is_open = paths.is_open(await _status(paths, caller, job))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FOLLOWED_SECONDS):
+            while is_open:
+                await asyncio.sleep(_FOLLOW_SECONDS)
+                is_open = paths.is_open(await _status(paths, caller, job))
 
 
 async def _show_status(paths: SharedJobPaths, caller: _Caller) -> Response:
