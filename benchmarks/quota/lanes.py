@@ -9,7 +9,7 @@ import time
 
 import redis.asyncio
 
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane
 from cache_pipeline.upstream.quota import Purpose, Quota, QuotaPolicy
 
@@ -49,11 +49,11 @@ async def measure_lanes(redis_url: str) -> tuple[float, float, float]:
             polling = group.create_task(keep_polling())
             await asyncio.sleep(_WINDOWS * _POLICY.window_seconds)
             polling.cancel()
-            lane = RaisableLane(Lane.backfill)
+            lane = RaisableLane(Priority(Lane.backfill))
             waiting = group.create_task(send(lane))
             await asyncio.sleep(_POLICY.window_seconds)
             raised_at = time.monotonic()
-            lane.raise_to(Lane.interactive)
+            lane.raise_to(Priority(Lane.interactive))
             await waiting
             raised = time.monotonic() - raised_at
             asked_at = time.monotonic()

@@ -35,14 +35,14 @@ from cache_pipeline.fetch.chunk_states import (
 from cache_pipeline.fetch.gap_rule import GapRule
 from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.series_knowledge import SeriesKnowledge
-from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentLane, UpstreamJobs, readable_job
+from cache_pipeline.fetch.upstream_jobs import AlreadyStored, CurrentPriority, UpstreamJobs, readable_job
 from cache_pipeline.fetch.vendor_response import VendorResponse, read_response
 from cache_pipeline.fetch.verified_rows import VerifiedRows
 from cache_pipeline.fetch.write_events import OnStored
 from cache_pipeline.query.calendar import Step, floor_to_step, next_boundary
 from cache_pipeline.query.completeness import ChunkResult, Verdict
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.query.lane import Priority
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline.storage.coverage import Coverage
@@ -65,7 +65,7 @@ class ChunkFetcher:
         jobs: Sends the queries.
         knowledge: What the session knows of the series.
         gaps: What must be fetched.
-        lane: Returns the lane of the session.
+        priority: Returns the priority of the session.
         on_result: Called with every verdict as soon as it is known.
         on_stored: Called with what was written to history; None if the session's caller stores the rows later.
     """
@@ -77,7 +77,7 @@ class ChunkFetcher:
     jobs: UpstreamJobs
     knowledge: SeriesKnowledge
     gaps: GapRule
-    lane: CurrentLane
+    priority: CurrentPriority
     on_result: Callable[[ChunkResult], None]
     on_stored: OnStored | None
 
@@ -161,8 +161,9 @@ class _ChunkWork:
             self._coverage = await self._fetcher.read_coverage(self._chunk)
             return not self._gaps.missing(self._chunk, self._coverage)
 
-        lane = await self._fetcher.lane()
-        acquiring = self._fetcher.single_flight.acquire(self._fetcher.series.id, is_stored, self._chunk, lane=lane)
+        acquiring = self._fetcher.single_flight.acquire(
+            self._fetcher.series.id, is_stored, self._chunk, priority=await self._fetcher.priority()
+        )
         self._flight = await self._held.enter_async_context(acquiring)
         if self._flight is None:
             return Stored(await self._fetcher.read_stored(self._chunk, self._coverage))
@@ -221,14 +222,14 @@ class _ChunkWork:
             return error
 
     async def _fetch(self, query: Interval) -> VendorResponse:
-        lane = await self._current_lane()
-        async with self._jobs.claim(query, self._min_requested_at(query), lane) as claim:
+        priority = await self._current_priority()
+        async with self._jobs.claim(query, self._min_requested_at(query), priority.lane) as claim:
             # Checked only after the claim: rows that others stored before it are seen here, and later they see the claim.
             if claim.handle is None and not await self._is_still_missing(query):
                 raise AlreadyStored(
                     f"{self._fetcher.series.report.name} {query} was stored by another process meanwhile; read it from history"
                 )
-            finished = await self._jobs.finish(claim, self._current_lane)
+            finished = await self._jobs.finish(claim, self._current_priority)
             with readable_job(finished.job):
                 response = await read_response(self._fetcher.adapter, self._fetcher.series.report, query, finished)
         await self._reopen(response)
@@ -253,9 +254,9 @@ class _ChunkWork:
         missing = self._gaps.missing(self._chunk, await self._fetcher.read_coverage(self._chunk))
         return not needed or bool(missing & needed)
 
-    async def _current_lane(self) -> Lane:
-        own = await self._fetcher.lane()
-        return own if self._flight is None else most_urgent(own, await self._flight.lane())
+    async def _current_priority(self) -> Priority:
+        own = await self._fetcher.priority()
+        return own if self._flight is None else own | await self._flight.priority()
 
     def _report(self, results: tuple[ChunkResult, ...]) -> None:
         """Report the verdicts that are new, and learn from them."""

@@ -24,7 +24,7 @@ from cache_pipeline.fetch.partition_fetch import (
 from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.series_knowledge import load_knowledge
 from cache_pipeline.fetch.upstream_jobs import (
-    CurrentLane,
+    CurrentPriority,
     HasOtherRequesters,
     QueryProgress,
     UpstreamJobs,
@@ -62,7 +62,7 @@ class FetchSession:
         single_flight: Lets one process at a time fetch a gap.
         clock: The current time, in UTC.
         poller: Decides when to poll jobs.
-        lane: Returns the priority of the next upstream request.
+        priority: Returns the priority of the next upstream request.
         retention_limit: The instant before which the report or the vendor keeps nothing, or None if there is none.
         refetch: Whether to fetch everything, whatever history holds.
         stores_chunks: Whether each chunk is written to history as soon as it is verified; otherwise the caller stores the
@@ -79,7 +79,7 @@ class FetchSession:
     single_flight: SingleFlight
     clock: Callable[[], datetime]
     poller: JobPoller
-    lane: CurrentLane
+    priority: CurrentPriority
     retention_limit: RetentionLimit | None = None
     refetch: bool = False
     stores_chunks: bool = False
@@ -188,7 +188,7 @@ class FetchSession:
                 jobs=jobs,
                 knowledge=knowledge,
                 gaps=GapRule(self.report, now, self.refetch),
-                lane=self.lane,
+                priority=self.priority,
                 on_result=events.put_nowait,
                 on_stored=self.on_stored if self.stores_chunks else None,
             )

@@ -29,10 +29,10 @@ from cache_pipeline.errors import (
     UpstreamRefused,
 )
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.request_lane import RaisableLane
+from cache_pipeline.request_lane import RaisableLane, RequestLane
 from cache_pipeline.storage.ports.ledger import (
     JobHandle,
     LeaseLost,
@@ -88,8 +88,8 @@ class QueryProgress:
     percent: float | None
 
 
-#: Returns the lane of the next request; a caller that waits for its result may have raised it.
-CurrentLane = Callable[[], Awaitable[Lane]]
+#: Returns the priority of the next request; a caller that waits for its result may have raised it.
+CurrentPriority = Callable[[], Awaitable[Priority]]
 
 #: Returns whether a cancelled fetch is still wanted by another process.
 HasOtherRequesters = Callable[[], bool]
@@ -120,13 +120,13 @@ def readable_job(job: VendorJob) -> Generator[None]:
 
 
 @asynccontextmanager
-async def _following(lane: RaisableLane, current_lane: CurrentLane) -> AsyncGenerator[None]:
-    """Raise a request's lane while the block waits for it, as soon as a more urgent caller waits for its result."""
+async def _following(lane: RaisableLane, current_priority: CurrentPriority) -> AsyncGenerator[None]:
+    """Raise a request's priority while the block waits for it, as soon as another caller waits for its result."""
 
     async def follow() -> None:
         while True:
             await asyncio.sleep(_LANE_CHECK_SECONDS)
-            lane.raise_to(await current_lane())
+            lane.raise_to(await current_priority())
 
     following = asyncio.create_task(follow())
     try:
@@ -219,7 +219,7 @@ class UpstreamJobs:
             await finish(self._record_failure(claimed.id, error))
             raise
 
-    async def finish(self, claim: LedgerClaim, current_lane: CurrentLane) -> FinishedJob:
+    async def finish(self, claim: LedgerClaim, current_priority: CurrentPriority) -> FinishedJob:
         """Submit a claimed query, or resume the job it already has, and poll it until it is done (G1 to G3).
 
         Raises:
@@ -229,14 +229,14 @@ class UpstreamJobs:
         """
         started = time.monotonic()
         if claim.handle is not None:
-            job, calls = self._job(claim.handle, await current_lane()), 0
+            job, calls = self._job(claim.handle, await current_priority()), 0
             logger.info("%s %s: resuming job %s", self.report.name, claim.interval, job.id)
         else:
-            job, calls = await self._submit(claim, current_lane), 1
+            job, calls = await self._submit(claim, current_priority), 1
         if job.answer is None:
             with readable_job(job):
-                calls += await self._poll(job, claim, current_lane)
-        return FinishedJob(replace(job, lane=await current_lane()), claim.requested_at, calls, started)
+                calls += await self._poll(job, claim, current_priority)
+        return FinishedJob(replace(job, lane=await current_priority()), claim.requested_at, calls, started)
 
     def claims(self, interval: Interval) -> tuple[LedgerClaim, ...]:
         """Return the claims on an interval and its parts, under which its rows are stored."""
@@ -265,9 +265,9 @@ class UpstreamJobs:
     def _pop_claims(self, interval: Interval) -> Iterator[LedgerClaim]:
         return iter([self._held_claims.pop(claim.id) for claim in self.claims(interval)])
 
-    async def _submit(self, claim: LedgerClaim, current_lane: CurrentLane) -> VendorJob:
-        lane = RaisableLane(await current_lane())
-        async with _following(lane, current_lane):
+    async def _submit(self, claim: LedgerClaim, current_priority: CurrentPriority) -> VendorJob:
+        lane = RaisableLane(await current_priority())
+        async with _following(lane, current_priority):
             return await self._submit_in(lane, claim)
 
     async def _submit_in(self, lane: RaisableLane, claim: LedgerClaim) -> VendorJob:
@@ -315,16 +315,16 @@ class UpstreamJobs:
             await self._cancel(handle)
             raise
 
-    def _job(self, handle: JobHandle, lane: Lane) -> VendorJob:
+    def _job(self, handle: JobHandle, lane: RequestLane) -> VendorJob:
         return VendorJob(handle.id, handle.oauth_client, lane)
 
-    async def _poll(self, job: VendorJob, claim: LedgerClaim, current_lane: CurrentLane) -> int:
+    async def _poll(self, job: VendorJob, claim: LedgerClaim, current_priority: CurrentPriority) -> int:
         polls = 0
 
         async def check() -> VendorJobStatus:
             nonlocal polls
             polls += 1
-            return await self.adapter.status(replace(job, lane=await current_lane()))
+            return await self.adapter.status(replace(job, lane=await current_priority()))
 
         resumed = claim.handle is not None
         age = max(0.0, (self.clock() - claim.requested_at).total_seconds()) if resumed else 0.0

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cache_pipeline.errors import CachePipelineError, PlatformNotConfigured
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import INTERACTIVE
 from cache_pipeline.query.names import NamePage, NameSelection
 from cache_pipeline.service.live_answers import NothingListed
 from cache_pipeline.service.names import MAX_NAMES_AGE, refresh_lookup
@@ -90,7 +90,7 @@ class ListedNames:
             listed_at = await self._stored_at(key, scope, lookup)
             return listed_at is not None and not self._is_old(listed_at)
 
-        async with self.single_flight.acquire(key, is_listed, lane=Lane.interactive):
+        async with self.single_flight.acquire(key, is_listed, priority=INTERACTIVE):
             if not await is_listed():
                 try:
                     self._listed_at[key] = await self._read(scope, lookup)

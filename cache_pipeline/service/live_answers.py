@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cache_pipeline.errors import CachePipelineError, PlatformNotConfigured, SchemaMismatch, UpstreamError
 from cache_pipeline.lazy_imports import pa
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import INTERACTIVE
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, to_arrow_schema, to_snake_case
 from cache_pipeline.service.names import LookupResult, refresh_lookup
@@ -228,7 +228,7 @@ class LiveAnswers:
                 await self._raise_recent_failure(key)
             return found is not None
 
-        async with self.single_flight.acquire(key, is_answered, lane=Lane.interactive):
+        async with self.single_flight.acquire(key, is_answered, priority=INTERACTIVE):
             if found is None and not await is_answered():
                 try:
                     found = await ask()

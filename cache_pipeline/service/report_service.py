@@ -13,10 +13,10 @@ from cache_pipeline.errors import PlatformNotConfigured, SeriesMismatch
 from cache_pipeline.fetch.fetch_session import FetchEvent, FetchSession
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
 from cache_pipeline.fetch.persist import store_verified
-from cache_pipeline.fetch.upstream_jobs import CurrentLane, HasOtherRequesters, no_other_requesters
+from cache_pipeline.fetch.upstream_jobs import CurrentPriority, HasOtherRequesters, no_other_requesters
 from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.query.query_request import NO_OVERRIDES, QueryOverrides, QueryRequest, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import RetentionLimit, retention_limit
@@ -214,12 +214,14 @@ class ReportService:
             UpstreamError: The vendor refused or failed the query, or cannot be reached.
             SchemaMismatch: The vendor's rows are not what the report declares.
         """
-        return await self.answer_query(self.query(report, interval, overrides), lane, on_progress=on_progress)
+        return await self.answer_query(
+            self.query(report, interval, overrides), fixed_priority(lane), on_progress=on_progress
+        )
 
     async def answer_query(
         self,
         query: CanonicalQuery,
-        lane: Lane = Lane.interactive,
+        priority: CurrentPriority | None = None,
         *,
         on_progress: Callable[[ProgressEvent], None] = _ignore_progress,
         refresh: bool = False,
@@ -231,7 +233,7 @@ class ReportService:
 
         Args:
             query: The query.
-            lane: The priority of upstream requests.
+            priority: The priority of upstream requests; by default that of the interactive lane.
             on_progress: As in ``answer``.
             refresh: Whether to fetch provisional figures again, however fresh they are. Final figures are never refetched.
 
@@ -239,12 +241,14 @@ class ReportService:
             QueryError, IncompleteAnswer, UpstreamError, SchemaMismatch: As in ``answer``.
             RuntimeError: The answer was stored, but history does not hold it.
         """
-        # Callers of another lane meet at the single flight, where the more urgent one raises the other's lane.
-        key = f"{query.cache_key(HOT_TTL_TIER)} {lane}"
+        priority = priority or fixed_priority(Lane.interactive)
+        # Callers with another priority meet at the single flight, where each raises that of the other.
+        first = await priority()
+        key = f"{query.cache_key(HOT_TTL_TIER)} {first.lane} {sorted(first.callers)}"
         if refresh:
-            running = self.coalescer.run(f"{key} refresh", self._refresh_answer(query, lane), on_progress)
+            running = self.coalescer.run(f"{key} refresh", self._refresh_answer(query, priority), on_progress)
         else:
-            running = self.coalescer.run(key, self._find_answer(query, lane), on_progress)
+            running = self.coalescer.run(key, self._find_answer(query, priority), on_progress)
         # Release the query before waiting: many callers are woken one after another, and none should spend time on freeing it.
         del query
         found = await running
@@ -252,18 +256,18 @@ class ReportService:
             raise RuntimeError(f"history does not hold {key} after it was stored; check for concurrent deletions")
         return found.answer
 
-    def _refresh_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
+    def _refresh_answer(self, query: CanonicalQuery, priority: CurrentPriority) -> _FindAnswer:
         """Return the work that fetches the provisional part of an answer again, for all callers of this process."""
 
         async def refresh(notify: _Notify) -> Hit | Miss:
             requested_at = self.clock()
             plan = await self._planner.plan(query, requested_at, final_only=True)
-            await self._fetch_and_store(plan, _always(lane), notify, refetch=True)
+            await self._fetch_and_store(plan, priority, notify, refetch=True)
             return await self.cached_answers.from_history(query, requested_at)
 
         return refresh
 
-    def _find_answer(self, query: CanonicalQuery, lane: Lane) -> _FindAnswer:
+    def _find_answer(self, query: CanonicalQuery, priority: CurrentPriority) -> _FindAnswer:
         """Return the work that finds an answer, for all identical callers of this process."""
 
         async def find(notify: _Notify) -> Hit | Miss:
@@ -279,11 +283,11 @@ class ReportService:
                 return isinstance(found, Hit)
 
             # Other processes wait for the finished answer, not for its chunks one by one.
-            async with self.single_flight.acquire(key, is_answered, lane=lane) as flight:
+            async with self.single_flight.acquire(key, is_answered, priority=await priority()) as flight:
                 for _ in range(_MAX_FETCHES):
                     if flight is None or isinstance(found, Hit):
                         break
-                    await self._fetch_and_store(found.plan, flight.lane, notify)
+                    await self._fetch_and_store(found.plan, _joined(priority, flight.priority), notify)
                     # Freshness counts from the request: a slow vendor's answer may be older than that when it arrives.
                     found = await cached.from_history(query, requested_at)
                 return found
@@ -309,7 +313,7 @@ class ReportService:
             Every partition once, as soon as it is finished (a partition that has not begun yet counts as failed); before that,
             the verdict on each of the vendor's answers, and its progress on queries.
         """
-        session = self._fetch_session(report, _always(lane), refetch=refetch)
+        session = self._fetch_session(report, fixed_priority(lane), refetch=refetch)
         async with aclosing(session.fetch(partitions)) as events:
             async for event in events:
                 yield event
@@ -332,7 +336,7 @@ class ReportService:
         await store_verified(self.history, series, partitions, claims, self.on_stored)
 
     def _fetch_session(
-        self, report: Report, lane: CurrentLane, *, refetch: bool, stores_chunks: bool = False
+        self, report: Report, priority: CurrentPriority, *, refetch: bool, stores_chunks: bool = False
     ) -> FetchSession:
         return FetchSession(
             series=self.series(report),
@@ -342,7 +346,7 @@ class ReportService:
             single_flight=self.single_flight,
             clock=self.clock,
             poller=self.job_pollers.get(report.account_id) or JobPoller(),
-            lane=lane,
+            priority=priority,
             retention_limit=self.retention_limit(report),
             refetch=refetch,
             stores_chunks=stores_chunks,
@@ -350,9 +354,11 @@ class ReportService:
             has_other_requesters=self.has_other_requesters,
         )
 
-    async def _fetch_and_store(self, plan: Plan, lane: CurrentLane, notify: _Notify, *, refetch: bool = False) -> None:
+    async def _fetch_and_store(
+        self, plan: Plan, priority: CurrentPriority, notify: _Notify, *, refetch: bool = False
+    ) -> None:
         """Fetch what a plan lacks, and store each chunk in history as soon as it is verified."""
-        session = self._fetch_session(plan.query.source_series.report, lane, refetch=refetch, stores_chunks=True)
+        session = self._fetch_session(plan.query.source_series.report, priority, refetch=refetch, stores_chunks=True)
         async with aclosing(session.fetch({str(chunk): chunk for chunk in plan.chunks})) as events:
             async for event in events:
                 if isinstance(event, FailedPartition):
@@ -361,10 +367,17 @@ class ReportService:
                     notify(event)
 
 
-def _always(lane: Lane) -> CurrentLane:
-    """Return a lane that does not change."""
+def fixed_priority(lane: Lane) -> CurrentPriority:
+    """Return the priority of the deployment's own work in a lane, which does not change."""
 
-    async def current() -> Lane:
-        return lane
+    async def current() -> Priority:
+        return Priority(lane)
+
+    return current
+
+
+def _joined(one: CurrentPriority, other: CurrentPriority) -> CurrentPriority:
+    async def current() -> Priority:
+        return await one() | await other()
 
     return current

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Priority
 from cache_pipeline.storage.ports.shared_answers import SharedAnswerStore
 from cache_pipeline.storage.ports.single_flight import SingleFlight
 
@@ -22,12 +22,14 @@ class SharedAnswers:
     store: SharedAnswerStore
     single_flight: SingleFlight
 
-    async def find(self, name: str, lane: Lane, ask: Callable[[], Awaitable[tuple[bytes, int]]]) -> tuple[bytes, bool]:
+    async def find(
+        self, name: str, priority: Priority, ask: Callable[[], Awaitable[tuple[bytes, int]]]
+    ) -> tuple[bytes, bool]:
         """Return an answer, and whether it was kept.
 
         Args:
             name: A text without secrets that says what is asked.
-            lane: The caller's lane.
+            priority: The caller's priority.
             ask: Asks the vendor, and returns its answer and for how many seconds it is kept. What it raises is raised.
         """
 
@@ -37,7 +39,7 @@ class SharedAnswers:
         while True:
             if (kept := await self.store.get(name)) is not None:
                 return kept, True
-            async with self.single_flight.acquire(f"shared_answer:{name}", is_kept, lane=lane) as flight:
+            async with self.single_flight.acquire(f"shared_answer:{name}", is_kept, priority=priority) as flight:
                 if flight is None or (kept := await self.store.get(name)) is not None:
                     continue
                 content, seconds = await ask()

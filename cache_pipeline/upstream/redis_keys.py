@@ -70,6 +70,14 @@ class UpstreamKeys:
         """Until when the organisation's limit of jobs is reached."""
         return self._shared("jobs:state")
 
+    def turns(self, lane: str) -> str:
+        """Return the key of the turns of the callers that wait in a lane."""
+        return self._shared(f"turns:{lane}")
+
+    def waiting(self, lane: str) -> str:
+        """Return the key of who waits in a lane, and for when."""
+        return self._shared(f"waiting:{lane}")
+
     def endpoint_log(self, endpoint: str) -> str:
         """Return the key of the requests to an endpoint that still count, while it has a limit."""
         return self._shared(f"endpoint:{endpoint}:log")

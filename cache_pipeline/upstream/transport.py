@@ -17,8 +17,8 @@ from cache_pipeline.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.request_lane import RaisableLane, RequestLane
+from cache_pipeline.query.lane import Lane, Priority
+from cache_pipeline.request_lane import RaisableLane, RequestLane, current_priority
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, Dialect, NamedLimit
@@ -71,13 +71,13 @@ class _PendingRequest:
     @property
     def current_lane(self) -> Lane:
         """The lane in which it waits or was sent."""
-        return self.lane if isinstance(self.lane, Lane) else self.lane.current
+        return current_priority(self.lane).lane
 
 
 class QuotaTransport(httpx.AsyncBaseTransport):
     """Sends a request once the shared quota grants it, signed with the token of the granted client.
 
-    A request's `extensions` hold its options: `lane` (a Lane or a RaisableLane; interactive if absent), `oauth_client` (the id of the only client to
+    A request's `extensions` hold its options: `lane` (a RequestLane; interactive if absent), `oauth_client` (the id of the only client to
     use), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed` (True for a body too
     large to hold in memory; it is left unread, and not requested again if the connection breaks). The answer's
     `extensions["oauth_client"]` names the client that was used.
@@ -169,7 +169,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         return _PendingRequest(
             request=request,
             body=await request.aread(),
-            lane=lane if isinstance(lane, RaisableLane) else Lane(lane),
+            lane=lane if isinstance(lane, RaisableLane | Priority) else Lane(lane),
             pinned_client=pinned_client,
             is_idempotent=request.method in _IDEMPOTENT_METHODS or request.extensions.get("idempotent") is True,
             is_streamed=request.extensions.get("streamed") is True,

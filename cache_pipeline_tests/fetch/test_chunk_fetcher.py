@@ -10,6 +10,7 @@ import pytest
 from cache_pipeline.errors import UpstreamJobOverdue
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.request_lane import current_priority
 from cache_pipeline.storage.ports.ledger import JobHandle, LedgerRequest
 from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
 from cache_pipeline.vendors.base import VendorJob, VendorJobStatus
@@ -176,7 +177,7 @@ async def test_waiting_dashboard_raises_the_lane_of_a_backfill(
         read_status = adapter.status
 
         async def status(job: VendorJob) -> VendorJobStatus:
-            lanes.append(job.lane)
+            lanes.append(current_priority(job.lane).lane)
             return await read_status(job)
 
         monkeypatch.setattr(adapter, "status", status)

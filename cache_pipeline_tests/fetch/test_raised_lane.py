@@ -7,7 +7,7 @@ import pytest
 
 from cache_pipeline.fetch.upstream_jobs import UpstreamJobs
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.request_lane import RaisableLane, RequestLane
@@ -31,16 +31,16 @@ class WaitingAdapter:
 
 async def test_waiting_submit_is_raised_by_a_more_urgent_caller(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cache_pipeline.fetch.upstream_jobs._LANE_CHECK_SECONDS", 0.01)
-    wanted = Lane.backfill
+    wanted = Priority(Lane.backfill)
 
-    async def current_lane() -> Lane:
+    async def current_priority() -> Priority:
         return wanted
 
     series, ledger = Series(REPORT), MemoryLedger(MemoryServer())
     jobs = UpstreamJobs(WaitingAdapter(), series, lambda: NOW, ledger)  # pyright: ignore[reportArgumentType]
     async with asyncio.timeout(30), jobs, jobs.claim(hours(0, 24), NOW, Lane.backfill) as claim:
-        finishing = asyncio.create_task(jobs.finish(claim, current_lane))
+        finishing = asyncio.create_task(jobs.finish(claim, current_priority))
         await asyncio.sleep(0.1)
         assert not finishing.done()
-        wanted = Lane.interactive
-        assert (await finishing).job.lane is Lane.interactive
+        wanted = Priority(Lane.interactive)
+        assert (await finishing).job.lane == Priority(Lane.interactive)

@@ -24,7 +24,7 @@ from cache_pipeline.fetch.persist import store_verified
 from cache_pipeline.fetch.write_events import ignore_stored
 from cache_pipeline.query.calendar import list_buckets
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, rows_to_table, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import Series
@@ -217,8 +217,8 @@ async def run_round(vendor: Vendor, server: MemoryServer, partitions: dict[str, 
     stores_chunks = vendor.queries % 2 == 0
     vendor.answered.clear()
 
-    async def lane() -> Lane:
-        return Lane.scheduled
+    async def priority() -> Priority:
+        return Priority(Lane.scheduled)
 
     session = FetchSession(
         series=series,
@@ -228,7 +228,7 @@ async def run_round(vendor: Vendor, server: MemoryServer, partitions: dict[str, 
         single_flight=MemorySingleFlight(server),
         clock=vendor.clock,
         poller=JobPoller(PollPolicy.guide, guide=GuideSchedule(0.0, 0.0)),
-        lane=lane,
+        priority=priority,
         stores_chunks=stores_chunks,
     )
     ended: set[str] = set()

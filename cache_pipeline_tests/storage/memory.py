@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from cache_pipeline.query.completeness import MIN_TRUNCATION_ROWS, ChunkResult, TruncationStats
 from cache_pipeline.query.interval import Interval, IntervalSet
-from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.query.lane import INTERACTIVE, Priority
 from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema, to_snake_case
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
@@ -422,7 +422,7 @@ class MemoryLedger:
 @dataclass(eq=False)
 class _Lock:
     interval: Interval | None
-    lane: Lane
+    priority: Priority
 
     def overlaps(self, interval: Interval | None) -> bool:
         return self.interval is None or interval is None or self.interval.intersection(interval) is not None
@@ -443,24 +443,24 @@ class MemorySingleFlight:
         is_done: Callable[[], Awaitable[bool]],
         interval: Interval | None = None,
         *,
-        lane: Lane = Lane.interactive,
+        priority: Priority = INTERACTIVE,
     ) -> AsyncIterator[Flight | None]:
         locks = self._server.locks.setdefault(name, [])
         while blocking := [lock for lock in locks if lock.overlaps(interval)]:
             for lock in blocking:
-                lock.lane = most_urgent(lock.lane, lane)
+                lock.priority |= priority
             await self._wait()
             if await is_done():
                 yield None
                 return
-        own = _Lock(interval, lane)
+        own = _Lock(interval, priority)
         locks.append(own)
 
-        async def current_lane() -> Lane:
-            return own.lane
+        async def current_priority() -> Priority:
+            return own.priority
 
         try:
-            yield Flight(current_lane)
+            yield Flight(current_priority)
         finally:
             locks.remove(own)
             self._released.set()

@@ -6,13 +6,14 @@ import uuid
 import pytest
 import redis.asyncio
 
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit, find_endpoint
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Grant, Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota.model import Waiter
 from cache_pipeline.upstream.quota.quota import NO_PURPOSE
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.vendors.registry import find_vendor
@@ -38,7 +39,7 @@ async def acquire_now(
     quota: Quota, purpose: Purpose = NO_PURPOSE, lane: Lane = Lane.interactive, client_id: str | None = None
 ) -> Grant | None:
     candidates = [client_id] if client_id else list(quota._clients)
-    answer = await quota._try_acquire(lane, candidates, uuid.uuid4().hex, purpose)
+    answer = await quota._try_acquire(Priority(lane), candidates, uuid.uuid4().hex, purpose, Waiter())
     return answer if isinstance(answer, Grant) else None
 
 

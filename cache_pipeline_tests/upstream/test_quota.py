@@ -11,11 +11,11 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.errors import ClientUnknown
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota import ClientState, Grant, Purpose, Quota, QuotaPolicy
-from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS
+from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, Waiter
 from cache_pipeline.upstream.quota.quota import NO_PURPOSE
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window
@@ -41,7 +41,7 @@ async def warm_quota(
 async def acquire_now(quota: Quota, lane: Lane = Lane.interactive, client_id: str | None = None) -> Grant | None:
     """Return a grant if there is one at once, else None; however slow the machine is, it asks once."""
     candidates = [client_id] if client_id else list(quota._clients)
-    answer = await quota._try_acquire(lane, candidates, uuid.uuid4().hex, NO_PURPOSE)
+    answer = await quota._try_acquire(Priority(lane), candidates, uuid.uuid4().hex, NO_PURPOSE, Waiter())
     return answer if isinstance(answer, Grant) else None
 
 
@@ -466,12 +466,12 @@ async def test_waiting_request_gets_the_slot_of_its_raised_lane(shared_redis: Re
     """An interactive caller may wait for what backfill has begun to ask."""
     quota = await warm_quota(shared_redis, "raise", {"a": 1}, LONG)
     await count_grants(quota, Lane.backfill)
-    lane = RaisableLane(Lane.backfill)
+    lane = RaisableLane(Priority(Lane.backfill))
     waiting = asyncio.create_task(quota.acquire(lane))
     behind = asyncio.create_task(quota.acquire(Lane.backfill))
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    lane.raise_to(Lane.scheduled)
+    lane.raise_to(Priority(Lane.scheduled))
     async with asyncio.timeout(20):
         await waiting
     assert not behind.done()
@@ -483,7 +483,7 @@ async def test_waiting_request_gets_the_slot_of_its_raised_lane(shared_redis: Re
 async def test_cancelled_request_of_a_raisable_lane_leaves_no_grant(shared_redis: Redis):
     quota = await warm_quota(shared_redis, "raise and cancel", {"a": 1}, LONG)
     held = await count_grants(quota, Lane.backfill)
-    waiting = asyncio.create_task(quota.acquire(RaisableLane(Lane.backfill)))
+    waiting = asyncio.create_task(quota.acquire(RaisableLane(Priority(Lane.backfill))))
     await asyncio.sleep(0.05)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)

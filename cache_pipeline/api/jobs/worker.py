@@ -20,6 +20,7 @@ from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.errors import HistoryUnavailable, InvalidQuery, UpstreamRefused
 from cache_pipeline.query.ad_hoc import read_ad_hoc
 from cache_pipeline.query.declarations import find_report
+from cache_pipeline.query.lane import Priority
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import JobSettings
@@ -79,6 +80,7 @@ class Worker:
     max_ad_hoc_series: int
     ad_hoc_keep: timedelta
     _query_tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict[UUID, "asyncio.Task[None]"])
+    _priorities: dict[UUID, Priority] = field(default_factory=dict[UUID, Priority])
     _slot_tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
     _cancelled_jobs: set[UUID] = field(default_factory=set[UUID])
     _is_stopping: bool = False
@@ -186,7 +188,12 @@ class Worker:
             if not job_ids:
                 continue
             with suppress(HistoryUnavailable):
-                lost = set(job_ids) - await self.leases.renew_leases(self.name, job_ids, self._lease)
+                renewed = await self.leases.renew_leases(self.name, job_ids, self._lease)
+                # Other callers may have joined a job.
+                self._priorities.update(
+                    (job_id, each) for job_id, each in renewed.items() if job_id in self._query_tasks
+                )
+                lost = set(job_ids) - renewed.keys()
                 self._cancelled_jobs |= await self.leases.cancelled(lost) if lost else set()
                 for job_id in lost:
                     if task := self._query_tasks.get(job_id):
@@ -198,6 +205,7 @@ class Worker:
             await self._run_in_context(job)
 
     async def _run_in_context(self, job: ApiJob) -> None:
+        self._priorities[job.id] = job.priority
         task = asyncio.create_task(self._run_query(job))
         self._query_tasks[job.id] = task
         await self.events.publish(job.id)
@@ -205,7 +213,7 @@ class Worker:
             await asyncio.wait([task])
         finally:
             if self._query_tasks.get(job.id) is task:
-                del self._query_tasks[job.id]
+                del self._query_tasks[job.id], self._priorities[job.id]
                 self._cancelled_jobs.discard(job.id)
         await _retry_until_available(lambda: self._store_outcome(job, task))
         await self.events.publish(job.id)
@@ -250,11 +258,15 @@ class Worker:
         )
         query = service.query(report, job.request["interval"], read_overrides(job.request, report))
         progress = JobProgress(query.source_series.report, query.available_interval)
+
+        async def current_priority() -> Priority:
+            return self._priorities.get(job.id, job.priority)
+
         reporting = asyncio.create_task(self._report_progress(job, progress))
         try:
             await service.answer_query(
                 query,
-                job.lane,
+                current_priority,
                 on_progress=progress.record,
                 refresh=REFRESH in job.request,
             )

@@ -164,7 +164,7 @@ async def _send(client: httpx.AsyncClient, request: Request, caller: Principal, 
         headers=headers,
         content=body or None,
         # The answer to a request that may start a job is read, because its jobs are counted.
-        extensions={"lane": caller.lane, "idempotent": is_safe, "streamed": is_safe},
+        extensions={"lane": caller.priority, "idempotent": is_safe, "streamed": is_safe},
     )
     return await client.send(sent, stream=True)
 

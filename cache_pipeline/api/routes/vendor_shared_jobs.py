@@ -86,7 +86,7 @@ class _Caller:
 
     async def find(self, name: str, ask: Callable[[], Awaitable[tuple[bytes, int]]]) -> tuple[bytes, bool]:
         """Return a kept answer, or ask the vendor for it; and whether it was kept."""
-        return await self.service.shared_answers.find(self.key(name), self.principal.lane, ask)
+        return await self.service.shared_answers.find(self.key(name), self.principal.priority, ask)
 
     async def send(
         self, method: str, path: str, *, body: Mapping[str, object] | None = None, client: str | None = None
@@ -98,7 +98,7 @@ class _Caller:
             Problem: 502 if the vendor does not accept our login, or its answer is too large.
         """
         vendor, limit = self.service.vendor_clients[self.account_id], self.service.settings.api.max_answer_bytes
-        extensions: dict[str, object] = {"lane": self.principal.lane, "streamed": method == "GET"}
+        extensions: dict[str, object] = {"lane": self.principal.priority, "streamed": method == "GET"}
         if client is not None:
             extensions["oauth_client"] = client
         request = vendor.build_request(method, path, json=body, extensions=extensions)

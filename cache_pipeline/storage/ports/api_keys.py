@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from cache_pipeline.path_patterns import PathPattern
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 
 KEY_PREFIX = "cp"
 
@@ -50,6 +50,11 @@ class Principal:
     queries: frozenset[str] | None = None
     paths: tuple[PathPattern, ...] | None = None
     divisions: frozenset[str] | None = None
+
+    @property
+    def priority(self) -> Priority:
+        """The priority of what the vendor is asked for it."""
+        return Priority(self.lane, frozenset({self.id}))
 
     def may_query(self, report: str) -> bool:
         """Return whether the caller's key is for a report of this name."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from cache_pipeline.errors import CachePipelineError
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 
 #: How long a finished job is kept for its callers to look at.
 JOB_RETENTION = timedelta(days=1)
@@ -99,6 +99,11 @@ class ApiJob:
     context: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
+    def priority(self) -> Priority:
+        """The priority of its upstream requests."""
+        return Priority(self.lane, frozenset(self.requested_by))
+
+    @property
     def expires_at(self) -> datetime | None:
         """When a finished job is deleted."""
         return self.finished_at + JOB_RETENTION if self.finished_at else None
@@ -182,8 +187,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> set[UUID]:
-        """Extend the leases of a worker's jobs and return the ids that were renewed; it no longer owns the others."""
+    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> dict[UUID, Priority]:
+        """Extend the leases of a worker's jobs and return the priorities of those renewed; it no longer owns the others."""
         ...
 
     async def cancelled(self, jobs: Iterable[UUID]) -> set[UUID]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import INTERACTIVE, Priority
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Flight:
     """A lock that a caller holds.
 
     Attributes:
-        lane: Returns the most urgent lane in which the holder or a waiter wants the result. Read it before each request.
+        priority: Returns the priority with which the holder and all waiters want the result. Read it before each request.
     """
 
-    lane: Callable[[], Awaitable[Lane]]
+    priority: Callable[[], Awaitable[Priority]]
 
 
 class OnWait(Protocol):
@@ -45,7 +45,7 @@ class SingleFlight(Protocol):
         is_done: Callable[[], Awaitable[bool]],
         interval: Interval | None = None,
         *,
-        lane: Lane = Lane.interactive,
+        priority: Priority = INTERACTIVE,
     ) -> AbstractAsyncContextManager[Flight | None]:
         """Acquire the lock of a name, or wait until another caller has done the work.
 
@@ -53,7 +53,7 @@ class SingleFlight(Protocol):
             name: What is fetched: a short text without secrets.
             is_done: Checks whether the result is available. Called after each release, and every few seconds.
             interval: The part of the name that is fetched. Without it the whole name is locked, which excludes every part.
-            lane: The caller's lane; if the caller has to wait, the lock's holder continues in it or in a more urgent one.
+            priority: The caller's priority; if the caller has to wait, the lock's holder continues with it too.
 
         Returns:
             A context manager that yields the lock if this caller holds it; it should check for the result once more before it

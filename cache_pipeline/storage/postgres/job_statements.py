@@ -70,7 +70,7 @@ CLAIM = f"""
 
 RENEW_LEASES = """
     UPDATE cache_pipeline_state.job SET lease_until = now() + %(lease)s::interval
-    WHERE id = ANY(%(ids)s) AND owner = %(owner)s AND state = 'running' RETURNING id
+    WHERE id = ANY(%(ids)s) AND owner = %(owner)s AND state = 'running' RETURNING id, lane, requested_by
 """
 
 CANCELLED = "SELECT id FROM cache_pipeline_state.job WHERE id = ANY(%(ids)s) AND state = 'cancelled'"

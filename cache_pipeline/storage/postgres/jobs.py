@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from cache_pipeline.errors import HistoryUnavailable
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.storage.ports.jobs import (
     JOB_RETENTION,
     Admission,
@@ -75,13 +75,13 @@ class PostgresJobStore:
         row = await self._fetch_one(job_sql.CLAIM, values)
         return _job(row) if row else None
 
-    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> set[UUID]:
-        """Extend the leases of a worker's jobs and return the ids that were renewed.
+    async def renew_leases(self, owner: str, jobs: Iterable[UUID], lease: timedelta) -> dict[UUID, Priority]:
+        """Extend the leases of a worker's jobs and return the priorities of those renewed: others may wait for them meanwhile.
 
         The worker no longer owns the others and must stop them.
         """
         rows = await self._fetch_all(job_sql.RENEW_LEASES, {"ids": list(jobs), "owner": owner, "lease": lease})
-        return {row["id"] for row in rows}
+        return {row["id"]: Priority(Lane(row["lane"]), frozenset(row["requested_by"])) for row in rows}
 
     async def cancelled(self, jobs: Iterable[UUID]) -> set[UUID]:
         """Return those of the jobs that were cancelled, because no caller waits for them any more."""

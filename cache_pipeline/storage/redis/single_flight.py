@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from cache_pipeline.aio import cancel_and_wait, wait_for_event
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane, most_urgent
+from cache_pipeline.query.lane import INTERACTIVE, Lane, Priority
 from cache_pipeline.redis_connection import subscription_to
 from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.storage.ports.single_flight import Flight, OnWait
@@ -39,31 +39,39 @@ _SUBSCRIPTION_POLL_SECONDS = 30.0
 _RESUBSCRIBE_SECONDS = 1.0
 #: The largest integer that is exact in the doubles of Redis scripts.
 _MAX_EXACT = 2**53 - 1
+_NO_CALLERS = "-"
 
-# KEYS: the locks of one name, a hash by token. ARGV: token, start, end, lease in milliseconds, rank of the lane.
-# Extending is acquiring once more: a lock that was lost in a flush is restored, unless another caller has acquired it.
-# A caller that has to wait raises the lane of the locks that it waits for.
+# KEYS: the locks of one name, a hash by token. ARGV: token, start, end, lease in milliseconds, rank of the lane, ids of the callers
+# with a comma behind each, or '-' for none. Extending is acquiring once more: a lock that was lost in a flush is restored, unless
+# another caller has acquired it. A caller that has to wait adds its priority to that of the locks that it waits for.
 _ACQUIRE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local locks = redis.call('HGETALL', KEYS[1])
-local rank, is_free = tonumber(ARGV[5]), 1
+local rank, callers, is_free = tonumber(ARGV[5]), ARGV[6], 1
+local function join(one, other)
+    if one == '-' then return other end
+    for caller in string.gmatch(other, '[^,]+,') do
+        if not string.find(',' .. one, ',' .. caller, 1, true) then one = one .. caller end
+    end
+    return one
+end
 for at = 1, #locks, 2 do
-    local from, to, lapses, held = string.match(locks[at + 1], '^(%S+) (%S+) (%S+) (%S+)$')
+    local from, to, lapses, held, holders = string.match(locks[at + 1], '^(%S+) (%S+) (%S+) (%S+) ?(%S*)$')
+    holders = holders ~= '' and holders or '-'
     if locks[at] == ARGV[1] then
-        rank = math.min(rank, tonumber(held))
+        rank, callers = math.min(rank, tonumber(held)), join(holders, callers)
     elseif tonumber(lapses) <= now then
         redis.call('HDEL', KEYS[1], locks[at])
     elseif tonumber(from) < tonumber(ARGV[3]) and tonumber(ARGV[2]) < tonumber(to) then
         is_free = 0
-        if rank < tonumber(held) then
-            redis.call('HSET', KEYS[1], locks[at], table.concat({from, to, lapses, rank}, ' '))
-        end
+        local joined = {from, to, lapses, math.min(rank, tonumber(held)), join(holders, callers)}
+        redis.call('HSET', KEYS[1], locks[at], table.concat(joined, ' '))
     end
 end
 if is_free == 0 then return 0 end
 local lapses = string.format('%.0f', now + tonumber(ARGV[4]))
-redis.call('HSET', KEYS[1], ARGV[1], table.concat({ARGV[2], ARGV[3], lapses, rank}, ' '))
+redis.call('HSET', KEYS[1], ARGV[1], table.concat({ARGV[2], ARGV[3], lapses, rank, callers}, ' '))
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1
 """
@@ -117,10 +125,10 @@ def _ignore_wait(seconds: float, *, is_whole: bool) -> None:
 
 @dataclass
 class _HeldLock:
-    """A lock that this process holds, and the most urgent lane that a caller of this process wants it in."""
+    """A lock that this process holds, and the priority with which the callers of this process want it."""
 
     key: FlightKey
-    lane: Lane
+    priority: Priority
 
 
 class RedisSingleFlight:
@@ -162,17 +170,17 @@ class RedisSingleFlight:
         is_done: Callable[[], Awaitable[bool]],
         interval: Interval | None = None,
         *,
-        lane: Lane = Lane.interactive,
+        priority: Priority = INTERACTIVE,
     ) -> AsyncGenerator[Flight | None]:
         """Acquire the lock of a name, or wait until another caller has done the work; see the port for the arguments."""
         key, token = FlightKey.of(name, interval), uuid4().hex
         started, has_waited = time.monotonic(), False
-        is_acquired = await self._acquire_or_wait(key, token, lane)
+        is_acquired = await self._acquire_or_wait(key, token, priority)
         while not is_acquired:
             has_waited = True
             if await is_done():
                 break
-            is_acquired = await self._acquire_or_wait(key, token, lane)
+            is_acquired = await self._acquire_or_wait(key, token, priority)
         if has_waited:
             self.on_wait(time.monotonic() - started, is_whole=interval is None)
         if not is_acquired:
@@ -181,7 +189,7 @@ class RedisSingleFlight:
         held = self._held[name][token]
         extending = asyncio.create_task(self._extend(held, token))
         try:
-            yield Flight(lambda: self._lane_of(held, token))
+            yield Flight(lambda: self._priority_of(held, token))
         finally:
             await cancel_and_wait([extending])
             await self._release(key, token)
@@ -192,16 +200,16 @@ class RedisSingleFlight:
             await self._notifier.start(self._look_seconds)
             await wait_for_event(released, self._look_seconds)
 
-    async def _acquire_or_wait(self, key: FlightKey, token: str, lane: Lane) -> bool:
+    async def _acquire_or_wait(self, key: FlightKey, token: str, priority: Priority) -> bool:
         """Return True if the lock is ours; False once it has been released or it is time to look again."""
         with self._notifier.subscribe(key) as released:
-            if await self._try_acquire(key, token, lane):
+            if await self._try_acquire(key, token, priority):
                 return True
             # Only announced releases can wake us, and one before the subscription began was not received.
             if (
                 not self._locks_over(key)
                 and await self._notifier.start(self._look_seconds)
-                and await self._try_acquire(key, token, lane)
+                and await self._try_acquire(key, token, priority)
             ):
                 return True
             await wait_for_event(released, self._look_seconds)
@@ -211,17 +219,17 @@ class RedisSingleFlight:
         """Return the locks of this process that overlap a key."""
         return [held for held in self._held.get(key.name, {}).values() if key.overlaps(held.key)]
 
-    async def _lane_of(self, held: _HeldLock, token: str) -> Lane:
-        shared = await self._link.execute(lambda: self._lock.read_lane(held.key, token), fallback=None)
-        return held.lane if shared is None else most_urgent(held.lane, shared)
+    async def _priority_of(self, held: _HeldLock, token: str) -> Priority:
+        shared = await self._link.execute(lambda: self._lock.read_priority(held.key, token), fallback=None)
+        return held.priority if shared is None else held.priority | shared
 
-    async def _try_acquire(self, key: FlightKey, token: str, lane: Lane) -> bool:
+    async def _try_acquire(self, key: FlightKey, token: str, priority: Priority) -> bool:
         if locks := self._locks_over(key):
             for held in locks:
-                held.lane = most_urgent(held.lane, lane)
+                held.priority |= priority
             return False
         try:
-            is_acquired = await self._link.execute(lambda: self._lock.acquire(key, token, lane), fallback=True)
+            is_acquired = await self._link.execute(lambda: self._lock.acquire(key, token, priority), fallback=True)
         except asyncio.CancelledError:
             await self._release(key, token)
             raise
@@ -231,7 +239,7 @@ class RedisSingleFlight:
             # While Redis is unavailable every caller is let through here; the first one to register holds the lock.
             await self._link.execute(lambda: self._lock.release(key, token), fallback=None)
             return False
-        self._held.setdefault(key.name, {})[token] = _HeldLock(key, lane)
+        self._held.setdefault(key.name, {})[token] = _HeldLock(key, priority)
         return True
 
     async def _release(self, key: FlightKey, token: str) -> None:
@@ -246,7 +254,7 @@ class RedisSingleFlight:
     async def _extend(self, held: _HeldLock, token: str) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            await self._link.execute(lambda: self._lock.acquire(held.key, token, held.lane), fallback=False)
+            await self._link.execute(lambda: self._lock.acquire(held.key, token, held.priority), fallback=False)
 
 
 class SingleFlightLock:
@@ -262,15 +270,22 @@ class SingleFlightLock:
     def _redis_key(key: FlightKey) -> str:
         return f"cache_pipeline:single_flight:{key.name}"
 
-    async def acquire(self, key: FlightKey, token: str, lane: Lane) -> bool:
+    async def acquire(self, key: FlightKey, token: str, priority: Priority) -> bool:
         """Lock a key for a lease from now, or extend the token's lock; return False if another token holds any of it."""
-        args = [token, key.start, key.end, self._lease_milliseconds, lane.rank]
+        callers = "".join(f"{caller}," for caller in sorted(priority.callers)) or _NO_CALLERS
+        args = [token, key.start, key.end, self._lease_milliseconds, priority.lane.rank, callers]
         return bool(cast("int", await self._acquire_script(keys=[self._redis_key(key)], args=args)))
 
-    async def read_lane(self, key: FlightKey, token: str) -> Lane | None:
-        """Return the lane of a token's lock, to which waiters may have raised it; None if the lock is lost."""
+    async def read_priority(self, key: FlightKey, token: str) -> Priority | None:
+        """Return the priority of a token's lock, to which waiters may have raised it; None if the lock is lost."""
         value = await self._redis.hget(self._redis_key(key), token)
-        return None if value is None else list(Lane)[int(value.split()[-1])]
+        if value is None:
+            return None
+        text = value.decode() if isinstance(value, bytes) else value
+        # The lock of an earlier version has no callers.
+        rank, callers = [*text.split()[3:], _NO_CALLERS][:2]
+        named = [] if callers == _NO_CALLERS else callers.rstrip(",").split(",")
+        return Priority(list(Lane)[int(rank)], frozenset(named))
 
     async def release(self, key: FlightKey, token: str) -> None:
         """Release a key, and announce that to all processes."""

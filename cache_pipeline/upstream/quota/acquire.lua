@@ -1,17 +1,23 @@
 -- Grants one request to one client, or returns how long to wait.
 --
--- KEYS     round_robin, generation, cold_start, limits, log and state of the organisation, of the endpoint and of the jobs, then
---          log and state of each candidate client
+-- KEYS     round_robin, generation, cold_start, limits, log and state of the organisation, of the endpoint and of the jobs, turns
+--          and waiting of the lane, then log and state of each candidate client
 -- ARGV     grant id, generation the caller knows ('' at first), window, longest time in flight, slots of the lane, time to live
 --          of idle state, thousandths of a limit that the lane may fill, reserve of a client's limit, declared limit of the
---          organisation and of running jobs (0 for none), how long a job is counted (0 if the request starts none), then the
---          weight of each candidate; all times in microseconds
+--          organisation and of running jobs (0 for none), how long a job is counted (0 if the request starts none), id of the
+--          waiter, callers that the request is for, '1' if the waiter has more requests, then the weight of each candidate; all
+--          times in microseconds
 -- Returns  {'granted', candidate number, generation}, {'wait', microseconds, generation} or {'restore', generation}. The last
 --          means that Redis has lost its data since the caller last asked, so the caller must first run restore.lua.
 --
 -- A log has one member per grant. Its score is the instant at which the request was answered or, until then, the latest instant
 -- at which it can still arrive at the vendor. So the request of a dead sender is counted for as long as it may matter, and no
--- longer. A caller asks again with the same grant id, so that a later version may keep its place in a queue.
+-- longer. A waiter asks again with the same grant id.
+--
+-- The callers of a lane are served in turn (start-time fair queuing). `turns` has the number of each caller's next turn: one more
+-- than that of its last grant, and never less than the latest that was served: what a caller did not use is not saved. `waiting` has, by waiter, from when on it could be
+-- granted a request, and its callers. A waiter yields while another one that could be granted a request now has an earlier turn.
+-- A request for several callers goes by the earliest turn of them. A waiter that does not ask again within a moment has left.
 --
 -- Limits beyond the client's own one: `limits` has a field for each that a refusal or the vendor's list has named, "<log> <name>",
 -- with the value "<requests>:<window>:<known until>". The requests of all clients are counted in the log of the organisation too;
@@ -28,7 +34,7 @@ local organisation_limit, jobs_limit, job_time = tonumber(ARGV[9]), tonumber(ARG
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
-local RECHECK, RECHECK_JOBS = 50000, 250000
+local RECHECK, RECHECK_JOBS, YIELD, MOMENT = 50000, 250000, 5000, 250000
 
 -- Lua prints large numbers as 1.79e+15; a score must keep every digit.
 local function integer(number)
@@ -113,8 +119,8 @@ end
 
 local cold_since = tonumber(redis.call('HGET', KEYS[3], 'since') or nil)
 local open, wait = {}, nil
-for candidate = 1, (#KEYS - 10) / 2 do
-  local log, state = KEYS[candidate * 2 + 9], KEYS[candidate * 2 + 10]
+for candidate = 1, (#KEYS - 12) / 2 do
+  local log, state = KEYS[candidate * 2 + 11], KEYS[candidate * 2 + 12]
   local limits_allow_at = limits_free_at(log, reserve)
   local stored = redis.call('HMGET', state, 'throttled_until', 'foreign', 'foreign_until', 'remaining_reported_at')
   local throttled_until = tonumber(stored[1] or 0)
@@ -149,25 +155,76 @@ for candidate = 1, (#KEYS - 10) / 2 do
   end
 end
 
+local turns, waiting, waiter, callers = KEYS[11], KEYS[12], ARGV[12], ARGV[13]
+-- The member without a name is the latest turn that was served.
+local SERVED = ''
+local served = tonumber(redis.call('ZSCORE', turns, SERVED) or 0)
+
+local function wait_for(time)
+  redis.call('HSET', waiting, waiter, integer(now + time) .. ' ' .. callers)
+  redis.call('PEXPIRE', waiting, idle_ms)
+  return {'wait', integer(math.ceil(time)), generation}
+end
+
+-- The earliest turn of some callers, and the caller who has it.
+local function earliest_turn(callers)
+  local earliest, whose = nil, nil
+  for caller in string.gmatch(callers, '%S+') do
+    local turn = math.max(served, tonumber(redis.call('ZSCORE', turns, caller) or 0))
+    if not earliest or turn < earliest then
+      earliest, whose = turn, caller
+    end
+  end
+  return earliest, whose
+end
+
 if #open == 0 then
-  return {'wait', integer(math.ceil(wait)), generation}
+  return wait_for(wait)
+end
+
+local waiters = redis.call('HGETALL', waiting)
+local turn, whose, is_contended = nil, nil, false
+for at = 1, #waiters, 2 do
+  local ready_at, others = string.match(waiters[at + 1], '^(%d+) (.*)$')
+  ready_at = tonumber(ready_at)
+  if waiters[at] ~= waiter and now > ready_at + MOMENT then
+    redis.call('HDEL', waiting, waiters[at])
+  elseif waiters[at] ~= waiter then
+    is_contended = true
+    turn, whose = earliest_turn(callers)
+    if ready_at <= now and earliest_turn(others) < turn then
+      return wait_for(YIELD)
+    end
+  end
+end
+if ARGV[14] == '1' then
+  -- It asks for the next one at once.
+  wait_for(0)
+elseif #waiters > 0 then
+  redis.call('HDEL', waiting, waiter)
+end
+if is_contended then
+  served = math.max(served, turn)
+  redis.call('ZADD', turns, served, SERVED, turn + 1, whose)
+  redis.call('ZREMRANGEBYSCORE', turns, '-inf', '(' .. integer(served))
+  redis.call('PEXPIRE', turns, idle_ms)
 end
 
 -- Smooth weighted round-robin: every open client gains its weight; the one with the most credit is chosen and pays the sum of all
 -- gains. A client that is the only candidate gains and pays the same, so it leaves the round-robin as it was.
 local gained, chosen, most_credit = 0, nil, nil
 for _, candidate in ipairs(open) do
-  local weight = tonumber(ARGV[11 + candidate])
-  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 9], weight)
+  local weight = tonumber(ARGV[14 + candidate])
+  local credit = redis.call('HINCRBY', KEYS[1], KEYS[candidate * 2 + 11], weight)
   gained = gained + weight
   if not most_credit or credit > most_credit then
     chosen, most_credit = candidate, credit
   end
 end
-redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 9], -gained)
+redis.call('HINCRBY', KEYS[1], KEYS[chosen * 2 + 11], -gained)
 redis.call('PEXPIRE', KEYS[1], idle_ms)
 
-local log, state = KEYS[chosen * 2 + 9], KEYS[chosen * 2 + 10]
+local log, state = KEYS[chosen * 2 + 11], KEYS[chosen * 2 + 12]
 local counted = {{log, window}, {organisation_log, organisation_window}}
 if limits[endpoint_log] then
   table.insert(counted, {endpoint_log, endpoint_window})

@@ -1,6 +1,8 @@
 """The quota's data types: the vendor's limit, a grant, and one client's state."""
 
+import asyncio
 import math
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -132,6 +134,21 @@ class Purpose:
     is_follow_up: bool = False
     endpoint: str = ""
     starts_job: bool = False
+
+
+@dataclass(eq=False)
+class Waiter:
+    """The requests of one process that wait for the same callers and purpose. They ask one after another, in the order they came.
+
+    Attributes:
+        id: A unique id.
+        turn: Held by the request that asks.
+        requests: Those that wait.
+    """
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    requests: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ import logging
 import random
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 import redis.asyncio
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.errors import ClientUnknown, QuotaUnavailable
-from cache_pipeline.query.lane import Lane
-from cache_pipeline.request_lane import RequestLane
+from cache_pipeline.query.lane import Lane, Priority
+from cache_pipeline.request_lane import RaisableLane, RequestLane, current_priority
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.quota.allotment import Allotment
 from cache_pipeline.upstream.quota.local_share import LocalShare
@@ -26,6 +26,7 @@ from cache_pipeline.upstream.quota.model import (
     Purpose,
     QuotaPolicy,
     SharedLimit,
+    Waiter,
     answer_class,
     bounded_pause,
 )
@@ -44,8 +45,9 @@ _MAX_JITTER_SECONDS = 0.005
 class Quota:
     """Grants requests so that no OAuth client ever exceeds its vendor's window, across all processes and machines.
 
-    One script in Redis counts, chooses and decides how long to wait, by Redis's clock. Within a process callers of one lane ask in
-    turn. So many waiters cost Redis no more than one, and they are served in the order they came.
+    One script in Redis counts, chooses and decides how long to wait, by Redis's clock. Within a process the requests of one caller
+    ask one after another. So many waiters cost Redis no more than one, and they are served in the order they came. The callers of a
+    lane are served in turn, across all processes: one that sends many requests does not delay the others.
 
     An empty Redis may have lost its data. It grants each client one request at a time until the vendor has reported what remains
     or a window has passed. A process that knows of a loss restores the requests it sent. From then on nothing is granted until a
@@ -103,7 +105,7 @@ class Quota:
             timeout=redis_timeout,
             clock=clock,
         )
-        self._turns: defaultdict[tuple[Lane, str | None, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiters = WeakValueDictionary[tuple[Priority, str | None, Purpose], Waiter]()
         self._jitter = random.SystemRandom()
 
     async def acquire(
@@ -117,7 +119,7 @@ class Quota:
         """Wait, as long as needed, for permission to send one request, and return it. Settle or release it afterwards.
 
         Args:
-            lane: Priority of the request. If it is raised meanwhile, the request continues to wait in the new lane.
+            lane: Priority of the request. If it is raised meanwhile, the request continues to wait with the new one.
             client_id: The only client to use (a job is polled by the client that submitted it); any client if None.
             exclude: Clients not to choose.
             purpose: What the request is for, as far as limits depend on it.
@@ -132,8 +134,8 @@ class Quota:
         candidates = [client_id] if client_id else [each for each in self._clients if each not in exclude]
         if not candidates:
             raise ValueError(f"quota of {self._account}: every OAuth client is excluded, so none can be chosen")
-        if isinstance(lane, Lane):
-            return await self._acquire(lane, client_id, candidates, purpose)
+        if not isinstance(lane, RaisableLane):
+            return await self._acquire(current_priority(lane), client_id, candidates, purpose)
         while True:
             waiting = asyncio.create_task(self._acquire(lane.current, client_id, candidates, purpose))
             raised = asyncio.ensure_future(lane.wait_until_raised())
@@ -148,12 +150,16 @@ class Quota:
             if not waiting.cancelled():
                 return waiting.result()
 
-    async def _acquire(self, lane: Lane, client_id: str | None, candidates: Sequence[str], purpose: Purpose) -> Grant:
+    async def _acquire(
+        self, priority: Priority, client_id: str | None, candidates: Sequence[str], purpose: Purpose
+    ) -> Grant:
         grant_id = uuid.uuid4().hex
+        waiter = self._waiters.setdefault((priority, client_id, purpose), Waiter())
+        waiter.requests += 1
         try:
-            async with self._turns[lane, client_id, purpose]:
+            async with waiter.turn:
                 while True:
-                    answer = await self._try_acquire(lane, candidates, grant_id, purpose)
+                    answer = await self._try_acquire(priority, candidates, grant_id, purpose, waiter)
                     if isinstance(answer, Grant):
                         return answer
                     await self._sleep(min(answer, _MAX_SLEEP_SECONDS) + self._jitter.uniform(0, _MAX_JITTER_SECONDS))
@@ -161,6 +167,8 @@ class Quota:
             # The script may have granted the request although its answer was never read.
             await self._discard(grant_id, candidates, purpose)
             raise
+        finally:
+            waiter.requests -= 1
 
     async def settle(
         self,
@@ -249,16 +257,16 @@ class Quota:
         return self._local.snapshot() if shared is None else shared
 
     async def _try_acquire(
-        self, lane: Lane, candidates: Sequence[str], grant_id: str, purpose: Purpose
+        self, priority: Priority, candidates: Sequence[str], grant_id: str, purpose: Purpose, waiter: Waiter
     ) -> Grant | float:
-        answer = await self._store.try_acquire(candidates, lane, grant_id, purpose)
+        answer = await self._store.try_acquire(candidates, priority, grant_id, purpose, waiter)
         if isinstance(answer, Grant):
             self._local.record(answer)
         if answer is not None:
             return answer
-        if lane is Lane.backfill:
+        if priority.lane is Lane.backfill:
             reason = self.outage_reason or "Redis is unavailable"
-            raise QuotaUnavailable(account=self._account, lane=lane, reason=reason)
+            raise QuotaUnavailable(account=self._account, lane=priority.lane, reason=reason)
         local = self._local.try_acquire(candidates, grant_id)
         # Sleep in short steps: Redis may be back, with more to give, before the local window moves.
         return local if isinstance(local, Grant) else min(local, PROBE_INTERVAL_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import redis.asyncio
 from redis.typing import EncodableT, FieldT
 
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Priority
 from cache_pipeline.redis_connection import server_time
 from cache_pipeline.redis_errors import REDIS_ERRORS
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
@@ -23,6 +23,7 @@ from cache_pipeline.upstream.quota.model import (
     Purpose,
     QuotaPolicy,
     SharedLimit,
+    Waiter,
     lane_share,
 )
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Round-robin credits, throttles and counters expire after a day without traffic; by then they mean nothing.
 _IDLE_SECONDS = 86_400.0
+# The deployment's own work takes turns with the callers.
+_NO_CALLER = "-"
 # Prefix of the counters of answers by class, in a client's state.
 _ANSWERED = "answered:"
 #: How long a limit of the vendor's own list is kept to, if the list is not read again.
@@ -103,11 +106,20 @@ class QuotaStore:
         return self._outage_reason
 
     async def try_acquire(
-        self, candidates: Sequence[str], lane: Lane, grant_id: str, purpose: Purpose
+        self, candidates: Sequence[str], priority: Priority, grant_id: str, purpose: Purpose, waiter: Waiter
     ) -> Grant | float | None:
-        """Return a grant of one of the candidates, or the seconds until the next one may be possible."""
+        """Return a grant of one of the candidates, or the seconds until the next one may be possible.
+
+        Args:
+            candidates: Clients to choose from.
+            priority: The lane, and the callers whose turn it has to be.
+            grant_id: The id of the grant.
+            purpose: What the request is for.
+            waiter: Who asks.
+        """
+        lane = priority.lane
         keys = [self._keys.round_robin, self._keys.generation, self._keys.cold_start, self._keys.limits]
-        keys += self._shared_keys(purpose.endpoint)
+        keys += [*self._shared_keys(purpose.endpoint), self._keys.turns(lane), self._keys.waiting(lane)]
         for client_id in candidates:
             keys += [self._keys.log(client_id), self._keys.state(client_id)]
         fixed = [
@@ -120,6 +132,9 @@ class QuotaStore:
             self._policy.organisation_limit or 0,
             self._policy.concurrent_jobs or 0,
             _micros(self._policy.job_seconds) if purpose.starts_job else 0,
+            waiter.id,
+            " ".join(sorted(priority.callers)) or _NO_CALLER,
+            int(waiter.requests > 1),
             *(self._clients[client_id] for client_id in candidates),
         ]
         while True:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cache_pipeline.errors import QueueUnavailable
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.settings import ApiSettings, JobSettings
 from cache_pipeline.storage.ports.jobs import JobState, NewJob
 from cache_pipeline_tests.api.conftest import DAY, REPORT
@@ -99,7 +99,7 @@ async def test_dead_workers_job_is_claimed_and_fenced(open_api):
         alive = await jobs.claim("alive", LEASE, 3)
         assert (alive.id, alive.attempts) == (dead.id, 2)
         assert not await jobs.finish(dead)
-        assert await jobs.renew_leases("dead", [dead.id], LEASE) == set()
+        assert await jobs.renew_leases("dead", [dead.id], LEASE) == {}
         assert await jobs.claim("third", LEASE, 3) is None
         assert await jobs.finish(alive)
         assert (await jobs.get(alive.id, "default")).state is JobState.done
@@ -126,12 +126,22 @@ async def test_job_of_slow_worker_is_not_dead_lettered_early(open_api):
         # Its lease has expired and no worker may claim it again, but the slow worker is still running it.
         assert await jobs.claim("another", LEASE, 3) is None
         assert await jobs.dead_letter_stale(3, problem, LEASE) == []
-        assert await jobs.renew_leases("slow", [job.id], LEASE) == {job.id}
+        assert await jobs.renew_leases("slow", [job.id], LEASE) == {job.id: job.priority}
         assert await jobs.finish(job)
         await jobs.admit(new("second"))
         for _ in range(3):
             await jobs.claim("dead", NOW, 3)
         assert len(await jobs.dead_letter_stale(3, problem, NOW)) == 1
+
+
+async def test_renewed_lease_tells_who_joined_the_job(open_api):
+    async with open_api() as api:
+        jobs = api.query_service.jobs
+        await jobs.admit(replace(new("shared", lane=Lane.backfill), requested_by="wild"))
+        job = await jobs.claim("worker", LEASE, 3)
+        await jobs.admit(replace(new("shared"), requested_by="modest"))
+        joined = Priority(Lane.interactive, frozenset({"wild", "modest"}))
+        assert await jobs.renew_leases("worker", [job.id], LEASE) == {job.id: joined}
 
 
 async def test_message_without_job_id_is_dead_lettered(open_api, postgres_database):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from cache_pipeline.query.interval import Interval
-from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.storage.ports.single_flight import Flight
 from cache_pipeline.storage.redis.single_flight import FlightKey, RedisSingleFlight
 
@@ -248,14 +248,14 @@ async def test_late_extension_does_not_lock_again(redis: Redis, monkeypatch: pyt
     ):
         acquire, sent = one._lock.acquire, asyncio.Event()
 
-        async def late(key: FlightKey, token: str, lane: Lane) -> bool:
+        async def late(key: FlightKey, token: str, priority: Priority) -> bool:
             sent.set()
             await asyncio.sleep(0.3)
-            return await acquire(key, token, lane)
+            return await acquire(key, token, priority)
 
-        async def on_the_wire(key: FlightKey, token: str, lane: Lane) -> bool:
+        async def on_the_wire(key: FlightKey, token: str, priority: Priority) -> bool:
             # A command that was sent arrives even if its sender is cancelled.
-            return await asyncio.shield(asyncio.ensure_future(late(key, token, lane)))
+            return await asyncio.shield(asyncio.ensure_future(late(key, token, priority)))
 
         monkeypatch.setattr(one, "_lease_seconds", 0.05)
         async with one.acquire("thing", never):
@@ -366,42 +366,46 @@ async def wait_for_lane(flight: Flight | None, lane: Lane) -> None:
     """Return when the lock has a lane."""
     assert flight is not None
     async with asyncio.timeout(20):
-        while await flight.lane() is not lane:  # noqa: ASYNC110 - another task changes it
+        while (await flight.priority()).lane is not lane:  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("is_same_process", [True, False])
 async def test_waiter_raises_the_lane_of_every_lock_it_waits_for(redis: Redis, *, is_same_process: bool):
+    backfill = Priority(Lane.backfill, frozenset({"a"}))
     async with two_processes(redis, look_seconds=0.05) as (one, other), AsyncExitStack() as holding:
         held = [
-            await holding.enter_async_context(one.acquire("thing", never, hours(first, first + 2), lane=Lane.backfill))
+            await holding.enter_async_context(one.acquire("thing", never, hours(first, first + 2), priority=backfill))
             for first in (0, 2, 4)
         ]
         waiter = one if is_same_process else other
 
-        async def wait(lane: Lane) -> None:
-            async with waiter.acquire("thing", never, hours(1, 4), lane=lane):
+        async def wait(lane: Lane, *callers: str) -> None:
+            async with waiter.acquire("thing", never, hours(1, 4), priority=Priority(lane, frozenset(callers))):
                 pass
 
-        waiting = [asyncio.create_task(wait(Lane.interactive))]
+        waiting = [asyncio.create_task(wait(Lane.interactive, "b"))]
         await asyncio.gather(*(wait_for_lane(flight, Lane.interactive) for flight in held[:2]))
-        waiting.append(asyncio.create_task(wait(Lane.scheduled)))
+        waiting.append(asyncio.create_task(wait(Lane.scheduled, "b", "c")))
         await asyncio.sleep(0.2)
-        lanes = [await flight.lane() for flight in held if flight is not None]
-        assert lanes == [Lane.interactive, Lane.interactive, Lane.backfill]
+        priorities = [await flight.priority() for flight in held if flight is not None]
+        # The query belongs to all callers that wait for it.
+        raised = Priority(Lane.interactive, frozenset("abc"))
+        assert priorities == [raised, raised, backfill]
         await holding.aclose()
         await asyncio.wait_for(asyncio.gather(*waiting), 20)
 
 
-async def test_raised_lane_survives_the_extension_of_the_lease(redis: Redis):
+async def test_raised_priority_survives_the_extension_of_the_lease(redis: Redis):
+    scheduled = Priority(Lane.scheduled, frozenset({"a"}))
     async with (
         RedisSingleFlight(redis, lease_seconds=0.3) as one,
         RedisSingleFlight(redis, look_seconds=0.05) as other,
-        one.acquire("thing", never, lane=Lane.backfill) as flight,
+        one.acquire("thing", never, priority=Priority(Lane.backfill)) as flight,
     ):
 
         async def wait() -> None:
-            async with other.acquire("thing", never, lane=Lane.scheduled):
+            async with other.acquire("thing", never, priority=scheduled):
                 pass
 
         waiting = asyncio.create_task(wait())
@@ -410,4 +414,4 @@ async def test_raised_lane_survives_the_extension_of_the_lease(redis: Redis):
         await asyncio.gather(waiting, return_exceptions=True)
         await asyncio.sleep(0.5)
         assert flight is not None
-        assert await flight.lane() is Lane.scheduled
+        assert await flight.priority() == scheduled
