@@ -11,9 +11,8 @@ import secrets
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
@@ -46,7 +45,7 @@ class DemoRequest:
     Attributes:
         arrivals: The file of real volumes, or None for simulated ones.
         arrivals_zone: The time zone of its wall clock.
-        first_day: The first local day to backfill; by default four weeks before the end, or one of reports by quarter of an hour.
+        first_day: The first local day to backfill; by default four weeks before today in UTC, or one of reports by quarter of an hour.
         end_day: The local day after the last; by default today, as it is in each report's zone.
     """
 
@@ -65,21 +64,25 @@ class DemoRequest:
             raise CommandError("past volumes need both ends: for example FROM=1999-01-04 TO=1999-01-18")
         if self.end_day is not None and self.end_day > (now + _EASTMOST).date():
             raise CommandError(f"TO={self.end_day} is in the future: TO is the day after the last day, at most today")
-        first, end = self.days(now, ZoneInfo("UTC"))
+        first, end = self.days(now, UTC)
         if first >= end:
             raise CommandError(f"FROM={first} does not lie before TO={end}: the interval is half-open, FROM/TO")
 
-    def days(self, now: datetime, zone: ZoneInfo, length: timedelta = WEEKS) -> tuple[date, date]:
-        """Return the first day in a report's zone and the day after the last; only days that have ended and settled there.
+    def days(self, now: datetime, zone: tzinfo, length: timedelta = WEEKS) -> tuple[date, date]:
+        """Return the first day of a report and the day after the last; only days that have ended and settled in its zone.
+
+        All reports begin with the same date, which is the first of their partitions, whatever the date is in their zones now.
 
         Args:
             now: The current time.
             zone: The report's time zone.
-            length: How many days there are if the first is not given.
+            length: How many days there are in UTC if the first is not given; elsewhere there may be one more or one less.
         """
+        return self.first_day or self._end(now, UTC) - length, self._end(now, zone)
+
+    def _end(self, now: datetime, zone: tzinfo) -> date:
         today = (now - _SETTLED).astimezone(zone).date()
-        end = min(self.end_day or today, today)
-        return self.first_day or end - length, end
+        return min(self.end_day or today, today)
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ def run_demo_environment(request: DemoRequest, now: datetime) -> Generator[DemoE
         }
         if request.arrivals is None:
             # Otherwise the sensors of `dev` would first fetch a hundred days.
-            added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.days(now, ZoneInfo("UTC"))[0].isoformat()
+            added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.days(now, UTC)[0].isoformat()
         elif request.first_day is not None and request.end_day is not None:
             added["CACHE_PIPELINE_PARTITIONS_FROM"] = request.first_day.isoformat()
             added["CACHE_PIPELINE_PARTITIONS_TO"] = request.end_day.isoformat()

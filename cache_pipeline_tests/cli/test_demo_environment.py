@@ -5,8 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -105,3 +106,13 @@ def test_benchmarks_and_chaos_read_no_deployment(folder):
         assert not re.search(r"(?<!\w)Settings\(", text), f"{path}: use StandaloneSettings"
         assert "**os.environ," not in text or "CACHE_PIPELINE" not in text, f"{path}: drop CACHE_PIPELINE_*"
         assert "cwd=_ROOT" not in text, f"{path}: .env may be there"
+
+
+@pytest.mark.parametrize("hour", range(0, 24, 3))
+def test_all_reports_begin_with_the_first_of_their_partitions_at_every_hour(hour):
+    now = datetime(2026, 11, 29, hour, 30, tzinfo=UTC)
+    for zone in ("America/New_York", "Pacific/Honolulu", "Europe/Berlin", "Pacific/Kiritimati"):
+        first, end = DemoRequest(None, "UTC", None, None).days(now, ZoneInfo(zone))
+        assert first == DemoRequest(None, "UTC", None, None).days(now, UTC)[0]
+        assert timedelta(days=27) <= end - first <= timedelta(days=29)
+        assert datetime.combine(end, time(), ZoneInfo(zone)) <= now
