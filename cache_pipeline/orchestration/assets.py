@@ -248,7 +248,7 @@ async def _fetch_and_stage(
     refetch: bool,
 ) -> tuple[dict[str, FetchedPartition], list[FailedPartition], EstimateMetadata]:
     staging, series = engine.staging(), engine.tenant_series(report)
-    staging.delete_old(engine.settings.staged_retention, utc_now())
+    await asyncio.to_thread(staging.delete_old, engine.settings.staged_retention, utc_now())
     failed: list[FailedPartition] = []
     estimate: EstimateMetadata = {}
 
@@ -263,7 +263,7 @@ async def _fetch_and_stage(
             await asyncio.to_thread(engine.ensure_history_table, report)
             await asyncio.to_thread(engine.expire_history, report)
             stored = await asyncio.to_thread(service.history.coverage, series)
-            done = {} if refetch else staging.final_partitions(series, intervals, stored)
+            done = {} if refetch else await asyncio.to_thread(staging.final_partitions, series, intervals, stored)
             for partition in done.values():
                 _log_staged(context, report, partition)
             missing = {key: interval for key, interval in intervals.items() if key not in done}
@@ -284,7 +284,8 @@ async def _fetch_and_stage(
                             context.log.error(f"{event.key}: {event.error}")
                             continue
                         case FetchedPartition():
-                            done[event.key] = _stage(staging, series, event)
+                            # Waiting for a disk would delay the requests that are in flight, and what keeps their locks.
+                            done[event.key] = await asyncio.to_thread(_stage, staging, series, event)
                     # Log it now, so that a run that is killed later has recorded what it had done.
                     _log_staged(context, report, done[event.key])
                     progress_logger.info(

@@ -110,7 +110,7 @@ async def estimate_backfill(
     """
     series = engine.tenant_series(report)
     stored = await asyncio.to_thread(service.history.coverage, series)
-    staged_keys = engine.staging().final_partitions(series, intervals, stored)
+    staged_keys = await asyncio.to_thread(engine.staging().final_partitions, series, intervals, stored)
     span = Interval(min(each.start for each in intervals.values()), max(each.end for each in intervals.values()))
     headroom = await quota_headroom(engine.settings, report, lane)
     staged = IntervalSet(intervals[key] for key in staged_keys)

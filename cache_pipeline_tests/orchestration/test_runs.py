@@ -1,8 +1,11 @@
 """Tests of whole runs against the simulated vendor: what is fetched, stored, recorded, and not fetched again."""
 
+import asyncio
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,30 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, dict[
         assert event.partition is not None
         found.setdefault(event.partition, {name: value.value for name, value in event.metadata.items()})
     return found
+
+
+def test_files_are_staged_off_the_event_loop(
+    bench: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk delays neither requests in flight, which time out, nor what keeps their locks."""
+    on_the_loop: list[str] = []
+
+    def noting(name: str) -> None:
+        original = getattr(Staging, name)
+
+        @wraps(original)
+        def call(*args: Any, **more: Any) -> Any:
+            with suppress(RuntimeError):
+                asyncio.get_running_loop()
+                on_the_loop.append(name)
+            return original(*args, **more)
+
+        monkeypatch.setattr(Staging, name, call)
+
+    for name in ("write", "read", "final_partitions", "delete_old"):
+        noting(name)
+    assert bench.run(instance, DAYS[0], layer="staged").success
+    assert on_the_loop == []
 
 
 def test_range_run_publishes_every_partition(bench: Bench, instance: dg.DagsterInstance) -> None:
