@@ -69,11 +69,12 @@ def test_root_may_use_private_program_folders(used_folder: Path, tmp_path: Path)
 
     with owner_process(used_folder, python_path=(closed,)) as owner:
         owner.first_line()
-        assert len(_program_copies() - copies_before) == 1
+        (left,) = _program_copies() - copies_before
         os.kill(lock_file(used_folder)["supervisor"], signal.SIGKILL)
         owner.kill()
     with embedded_servers(used_folder, redis_url="redis://unused"):
-        assert _program_copies() == copies_before, "the next start removes what a killed supervisor left"
+        # It may have made one of its own, if the installed programs are in a private folder too.
+        assert left not in _program_copies(), "the next start removes what a killed supervisor left"
 
 
 def _program_copies() -> set[Path]:
