@@ -1,4 +1,4 @@
-"""What a deployment reads of each vendor account beside its figures: limits and retention, names of ids, requests to delete a person."""
+"""Read what a deployment needs of each vendor account beside its figures: limits and retention, names of ids, and requests to delete a person, which it follows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The one place that imports Arrow and NumPy, at their first use: they take a quarter of a second and 50 MB.
+"""Where the package imports Arrow and NumPy, at their first use: they take a quarter of a second and 50 MB.
 
+The first use also sets Arrow's allocator for the whole process. The client and the simulator import the libraries themselves.
 Use them as ``from cache_pipeline.lazy_imports import pa``; type checkers see the libraries themselves.
 """
 

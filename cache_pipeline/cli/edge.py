@@ -150,13 +150,13 @@ def gc(keep_for: timedelta, keep_snapshots: int, *, forget: bool) -> None:
     settings = read_settings()
     tier = open_edge_tier(settings)
     result = collect_garbage(tier, keep_for, keep_snapshots, forget=forget)
-    register_published(settings, tier)
     click.echo(
         f"{len(result.files)} files ({result.bytes:,} bytes) and {len(result.snapshots)} snapshots deleted; "
         f"{result.remaining_snapshots} snapshots remain for rollback"
     )
     if forget and result.files:
         click.echo("purge the CDN too; its caches may keep deleted files for a year")
+    register_published(settings, tier)
 
 
 @edge.command()

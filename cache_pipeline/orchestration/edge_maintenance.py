@@ -86,5 +86,5 @@ def _refresh_edge(
         names = published_names(edge, reports, stored)
     yield "page", f"{publish_page(edge.store, names)} objects uploaded"
     deleted = collect_garbage(edge)
-    engine.register_published()
     yield "garbage", f"{len(deleted.files)} files and {len(deleted.snapshots)} snapshots deleted"
+    engine.register_published()

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 
 from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.bootstrap.clock import utc_now
-from cache_pipeline.bootstrap.database import expire_history, migrate_history, pending_migrations
+from cache_pipeline.bootstrap.database import expire_history, migrate_history
 from cache_pipeline.bootstrap.services import open_exporter, open_service
 from cache_pipeline.bootstrap.stores import open_edge_tier, register_published
 from cache_pipeline.fetch.staging import Staging
@@ -136,11 +136,9 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: A known error, with its remedy.
         """
-        settings = self.settings
         with reported_failures():
-            # Looking needs no privilege, so a role that may not create tables still works if none is missing.
-            if pending_migrations(settings, {report.name: report}):
-                migrate_history(settings, {report.name: report})
+            # It looks first, which needs no privilege: a role that may not create tables still works if none is missing.
+            migrate_history(self.settings, {report.name: report})
 
     def expire_history(self, report: Report) -> None:
         """Delete what the report does not keep any longer.

@@ -12,7 +12,6 @@ from cache_pipeline.account_upkeep import follow_deletions
 from cache_pipeline.orchestration.dagster_compat import instance_tables
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.forget import FollowedDeletion
 from cache_pipeline.settings import Settings
 
 DELETIONS_JOB = "vendor_deletions_job"
@@ -25,14 +24,12 @@ def vendor_deletion_definitions(settings: Settings, reports: Mapping[str, Report
     if settings.vendor_deletions == "off":
         return dg.Definitions()
 
-    @dg.op(description="Forget whoever the vendors have deleted on request; the log names no person")
+    @dg.op(description="Forget the people whose data the vendors have deleted on request; the log names no person")
     def follow_vendor_deletions(context: dg.OpExecutionContext, cache_pipeline__engine: EngineResource) -> None:
         engine = cache_pipeline__engine
         with reported_failures(), engine.telemetry():
-            followed = asyncio.run(_follow(engine.settings, reports))
-        for each in followed:
-            context.log.info("%s: request %s was followed", each.account, each.request)
-        if left := [each.request for each in followed if not each.is_complete]:
+            left = asyncio.run(_follow(context, engine.settings, reports))
+        if left:
             raise dg.Failure(
                 f"something still names the person of request {', '.join(left)}: run cache-pipeline forget --from-vendor, whose receipt "
                 "says what"
@@ -52,7 +49,15 @@ def vendor_deletion_definitions(settings: Settings, reports: Mapping[str, Report
     return dg.Definitions(jobs=[job], schedules=[schedule])
 
 
-async def _follow(settings: Settings, reports: Mapping[str, Report]) -> list[FollowedDeletion]:
+async def _follow(context: dg.OpExecutionContext, settings: Settings, reports: Mapping[str, Report]) -> list[str]:
+    """Follow the requests, and log each before the next one is begun. Return the ids of those that are not complete."""
+    left: list[str] = []
     is_kept = settings.vendor_deletions == "pseudonymise"
     following = follow_deletions(settings, reports, pseudonymise=is_kept, dagster_tables=instance_tables())
-    return [each async for each in following]
+    async for each in following:
+        state = "was followed" if each.is_complete else "is not complete"
+        skipped = f"; {each.skipped} of its ids cannot be searched for" if each.skipped else ""
+        context.log.info(f"{each.account}: request {each.request} {state}{skipped}")
+        if not each.is_complete:
+            left.append(each.request)
+    return left

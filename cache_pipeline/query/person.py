@@ -82,9 +82,9 @@ class Person:
             for match in self._bytes_pattern.finditer(content)
         ]
 
-    def replace_in(self, content: bytes) -> tuple[bytes, int]:
-        """Return a content with something else in place of the id, and how often it was there."""
-        return self._bytes_pattern.subn(self.pseudonym.encode(), content)
+    def replace_in(self, content: bytes) -> bytes:
+        """Return a content with something else in place of the id."""
+        return self._bytes_pattern.sub(self.pseudonym.encode(), content)
 
 
 def pseudonym_of(identifier: str, salt: bytes) -> str:

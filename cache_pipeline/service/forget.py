@@ -14,6 +14,7 @@ REMOVED_BY_TIME = (
     "PostgreSQL: dead rows until the next VACUUM, the write-ahead log, its archive, and standbys until they have replayed it",
     "Redis: its append-only file and snapshots until they are rewritten",
     "backups of the database, of Redis and of volumes: until they expire, or the command runs on what is restored from them",
+    "catalogues in Iceberg and DuckLake: the least and greatest text of each column, in old metadata, until that is removed",
     "copies of answers and published files in a CDN, in browsers and in HTTP caches: until they expire; purge the CDN",
     "processes that run: answers of the last seconds, and figures that are being fetched now; run the command again after them",
     "what was exported or downloaded: warehouses until the next cache-pipeline export, files and spreadsheets",

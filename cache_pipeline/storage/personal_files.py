@@ -111,11 +111,13 @@ def _replace_in_place(path: Path, person: Person) -> bool | None:
             if b"\0" in content[:_TEXT_SAMPLE]:
                 return False
             with path.open("r+b", buffering=0) as writing:
+                if not os.path.samestat(os.fstat(file.fileno()), os.fstat(writing.fileno())):
+                    # The log was rotated meanwhile, and another file has its name.
+                    return _replace_in_place(path, person) or is_found or None
                 for offset, text in found:
                     os.pwrite(writing.fileno(), text, offset)
+                os.utime(writing.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
             is_found = True
-    if is_found:
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     return is_found or None
 
 
@@ -129,7 +131,7 @@ def _replace_in_compressed(path: Path, person: Person) -> bool | None:
     if b"\0" in content[:_TEXT_SAMPLE]:
         return False
     partial = path.with_name(f".{path.name}.forget")
-    partial.write_bytes(gzip.compress(person.replace_in(content)[0]))
+    partial.write_bytes(gzip.compress(person.replace_in(content)))
     shutil.copystat(path, partial)
     partial.replace(path)
     return True

@@ -1,4 +1,4 @@
-"""Detail jobs at the vendor's paths: one job of the vendor's for all who ask the same, and nobody sees or ends that of another."""
+"""Detail jobs at the vendor's paths: equal questions share one job of the vendor's, and no key sees or ends the job of another."""
 
 import asyncio
 import hashlib

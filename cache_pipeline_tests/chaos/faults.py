@@ -9,7 +9,7 @@ KILL_TARGETS = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "
 PROXY_TARGETS = ("vendor", "redis", "postgres", "rabbitmq")
 #: States in which Redis still answers: a demoted primary, a full memory, a full disk, and the loss of all data.
 REDIS_STATES = ("read_only", "full", "unsaved", "emptied")
-#: Changes of servers: the primary is killed and its standby promoted, two living servers change places, or the standby is away.
+#: Changes of servers: the primary is killed and its standby promoted, two living servers change places, or the standby is down.
 FAILOVERS = (("failover", "postgres"), ("standby", "postgres"), ("failover", "redis"), ("switchover", "redis"))
 #: Connections that send the API half a request each, more than it keeps open.
 HALF_REQUESTS = 900

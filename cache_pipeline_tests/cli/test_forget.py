@@ -488,3 +488,23 @@ def test_an_id_or_the_vendor_is_given(world: World, capsys: pytest.CaptureFixtur
                 main()
         assert ended.value.code == 2
         assert "give an id or address, or --from-vendor" in capsys.readouterr().err
+
+
+def test_log_that_is_rotated_while_it_is_read_is_replaced_and_its_successor_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, find_in = tmp_path / "app.log", Person.find_in
+    log.write_text(f"0 {USER}\n")
+
+    def find_after_rotation(person: Person, content: bytes) -> list[tuple[int, bytes]]:
+        if not (tmp_path / "app.log.1").exists():
+            log.rename(tmp_path / "app.log.1")
+            log.write_text(f"a line of its successor, then {USER}\n")
+        return find_in(person, content)
+
+    monkeypatch.setattr(Person, "find_in", find_after_rotation)
+    list(LogFiles([tmp_path]).forget(Person(USER)))
+    list(LogFiles([tmp_path]).forget(Person(USER)))
+    forgotten = "forgotten".ljust(len(USER), "-")
+    assert log.read_text() == f"a line of its successor, then {forgotten}\n"
+    assert (tmp_path / "app.log.1").read_text() == f"0 {forgotten}\n"

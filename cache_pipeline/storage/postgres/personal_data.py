@@ -179,7 +179,7 @@ class PostgresPersonalData:
                 for place, body in found:
                     unpacked = _unpacked(body)
                     if person.occurs_in(unpacked):
-                        changed = person.replace_in(unpacked)[0]
+                        changed = person.replace_in(unpacked)
                         update = SQL("UPDATE {} SET {} = %s WHERE ctid = %s::tid").format(table, Identifier(column))
                         value = changed if unpacked == body else zlib.compress(changed)
                         replaced += self._connection.execute(update, [value, place]).rowcount

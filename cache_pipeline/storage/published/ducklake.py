@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cache_pipeline.errors import EdgeStoreError, first_line
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
-from cache_pipeline.storage.published.registration import Registration
+from cache_pipeline.storage.published.registration import Registration, catalogue_error
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _AUTHOR = "cache_pipeline"
 #: Another publisher may commit at the same time; then everything is compared once more.
 _MAX_ATTEMPTS = 3
-_SCHEMES = ("duckdb://", "postgresql://", "postgres://")
+_SCHEMES = ("duckdb:///", "postgresql://", "postgres://")
 
 
 class DuckLakeCatalog:
@@ -85,9 +85,10 @@ class DuckLakeCatalog:
         raise AssertionError
 
     def _describe(self, error: Exception) -> EdgeStoreError:
-        cause = first_line(error).replace(self._url, "its URL")[:200]
-        return EdgeStoreError(
-            f"the DuckLake catalogue cannot be used: {cause}",
+        return catalogue_error(
+            "DuckLake",
+            error,
+            [self._url],
             remedy="check CACHE_PIPELINE_DUCKLAKE_CATALOG_URL, that no other process has the file attached, and that duckdb has its "
             "extension ducklake (INSTALL ducklake); the files are published, so run `cache-pipeline edge register` afterwards",
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cache_pipeline.errors import EdgeStoreError, first_line
+from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.lazy_imports import pa, pq
 from cache_pipeline.storage.published.edge_tier import EdgeTier, snapshot_of
 from cache_pipeline.storage.published.maintenance import snapshots
 from cache_pipeline.storage.published.manifest import DataSet
-from cache_pipeline.storage.published.registration import Registration
+from cache_pipeline.storage.published.registration import Registration, catalogue_error
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -39,6 +39,8 @@ class IcebergCatalog:
             namespace: The namespace of the tables.
         """
         self._url, self._namespace = catalog_url, namespace
+        # dagster-postgres has psycopg2, but only psycopg 3 is a dependency of this package.
+        self._driver_url = catalog_url.replace("postgresql://", "postgresql+psycopg://", 1)
         self._store_url = store_url.rstrip("/")
 
     def register(self, edge: EdgeTier, files_url: str) -> list[Registration]:
@@ -71,8 +73,10 @@ class IcebergCatalog:
         raise AssertionError
 
     def _describe(self, error: Exception) -> EdgeStoreError:
-        return EdgeStoreError(
-            f"the Iceberg catalogue cannot be used: {first_line(error).replace(self._url, 'its URL')[:200]}",
+        return catalogue_error(
+            "Iceberg",
+            error,
+            [self._driver_url, self._url],
             remedy="check CACHE_PIPELINE_ICEBERG_CATALOG_URL and that its user may create tables; the files are published, so run "
             "`cache-pipeline edge register` afterwards",
         )
@@ -95,9 +99,7 @@ class IcebergCatalog:
     def _open(self) -> Catalog:
         from pyiceberg.catalog.sql import SqlCatalog
 
-        # dagster-postgres has psycopg2, but only psycopg 3 is a dependency of this package.
-        url = self._url.replace("postgresql://", "postgresql+psycopg://", 1)
-        return SqlCatalog("cache_pipeline", uri=url, warehouse=f"{self._store_url}/iceberg")
+        return SqlCatalog("cache_pipeline", uri=self._driver_url, warehouse=f"{self._store_url}/iceberg")
 
     def _register_dataset(
         self,

@@ -22,9 +22,7 @@ class PublishedPersonalData:
         register: Makes the catalogues of the files name no deleted ones.
     """
 
-    def __init__(
-        self, edge: EdgeTier, publish_again: Callable[[str], None], register: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, edge: EdgeTier, publish_again: Callable[[str], None], register: Callable[[], object]) -> None:
         self._edge, self._publish_again, self._register = edge, publish_again, register
 
     def forget(self, person: Person) -> Iterator[Erasure]:

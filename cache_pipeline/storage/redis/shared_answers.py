@@ -1,6 +1,6 @@
 """Answers of vendors that several callers share for a short time, in Redis: compressed, and bounded in all.
 
-They may name persons. Compressed text cannot be searched, so whoever forgets a person deletes all of them.
+They may name persons. Compressed text cannot be searched, so forgetting a person deletes all of them.
 """
 
 from __future__ import annotations
