@@ -80,6 +80,26 @@ def check_query_type(caller: Principal, query_type: str) -> None:
         raise Problem("forbidden", 403, f"this key may not query {query_type}: it was created for other query types")
 
 
+def check_account_access(caller: Principal, tenant: str, action: str) -> None:
+    """Refuse a key that does not see all figures of the deployment's vendor account, whose own answers cannot be limited.
+
+    Args:
+        caller: The caller.
+        tenant: The tenant of the account.
+        action: What the caller may not do, such as ``read details``.
+
+    Raises:
+        Problem: 403.
+    """
+    if caller.reports is not None:
+        reason = "it is bound to reports"
+    elif caller.tenant != tenant:
+        reason = "it is of another tenant than the vendor's account"
+    else:
+        return
+    raise Problem("forbidden", 403, f"this key may not {action}: {reason}")
+
+
 def limit_overrides(caller: Principal, platform: str, overrides: QueryOverrides) -> QueryOverrides:
     """Return what a query changes in its report, with the filter that the caller is limited to.
 

@@ -18,6 +18,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from cache_pipeline.api.dependencies import authenticate
+from cache_pipeline.api.key_limits import check_account_access
 from cache_pipeline.api.problems import MEDIA_TYPE, Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.vendor_answers import rate_limit_headers
@@ -139,15 +140,10 @@ def _check_caller(query_service: QueryService, caller: Principal) -> None:
     Raises:
         Problem: 403.
     """
-    if caller.reports is not None:
-        reason = "it is bound to reports"
-    elif caller.queries is not None:
-        reason = "it is bound to query types"
-    elif caller.tenant != query_service.settings.tenant:
-        reason = "it is of another tenant than the vendor's account"
-    else:
-        return
-    raise Problem("forbidden", 403, f"this key may not send requests that are passed on to the vendor: {reason}")
+    action = "send requests that are passed on to the vendor"
+    check_account_access(caller, query_service.settings.tenant, action)
+    if caller.queries is not None:
+        raise Problem("forbidden", 403, f"this key may not {action}: it is bound to query types")
 
 
 async def _send(client: httpx.AsyncClient, request: Request, caller: Principal, body: bytes) -> httpx.Response:

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cache_pipeline.api.dependencies import authenticate
-from cache_pipeline.api.key_limits import check_query_type
+from cache_pipeline.api.key_limits import check_account_access, check_query_type
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.routes.pass_through import PASSED_TIER
@@ -164,7 +164,7 @@ async def _serve(
 ) -> Response:
     service: QueryService = request.app.state.query_service
     principal = await authenticate(service, request)
-    _check_caller(service, principal)
+    check_account_access(principal, service.settings.tenant, "read details at the vendor's paths")
     check_query_type(principal, paths.query_type)
     account_id = f"{vendor}/{find_only_account(vendor, service.report_service.accounts)}"
     request.state.tier, request.state.passed_to = PASSED_TIER, account_id
@@ -177,21 +177,6 @@ async def _serve(
         response = refusal.response
     response.headers.update({"Cache-Control": "no-store", **rate_limit_headers(request)})
     return response
-
-
-def _check_caller(service: QueryService, principal: Principal) -> None:
-    """Refuse keys whose limits do not apply to what the vendor itself answers.
-
-    Raises:
-        Problem: 403.
-    """
-    if principal.reports is not None:
-        reason = "it is bound to reports"
-    elif principal.tenant != service.settings.tenant:
-        reason = "it is of another tenant than the vendor's account"
-    else:
-        return
-    raise Problem("forbidden", 403, f"this key may not read details at the vendor's paths: {reason}")
 
 
 async def _submit(paths: SharedJobPaths, caller: _Caller) -> Response:
