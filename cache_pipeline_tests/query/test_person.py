@@ -25,9 +25,8 @@ def test_an_id_is_found_in_every_spelling(identifier: str, text: str):
     person = Person(identifier)
     assert person.occurs_in(text)
     assert person.occurs_in(text.encode())
-    changed, count = person.replace_in(text.encode())
-    assert count == 1
-    assert b"forgotten" in changed
+    changed = person.replace_in(text.encode())
+    assert changed.count(b"forgotten") == 1
     assert not person.occurs_in(changed)
 
 
