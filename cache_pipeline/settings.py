@@ -250,7 +250,7 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
         queue_url: ``redis://`` (also with Sentinel or a cluster), ``amqp://`` (RabbitMQ) or ``sqs://region/queue``; by default
             the Redis of ``redis_url``.
         concurrency: Jobs that one worker runs concurrently. Jobs mostly wait for the vendor, so this may exceed the number of
-            cores by far.
+            cores by far. One API key gets half of them, unless it is 1.
         max_attempts: Attempts after which a job fails, counting retryable errors and workers that died.
         lease_seconds: How long after its last heartbeat a dead worker's jobs are taken over.
         drain_seconds: How long a worker that is shutting down continues with its running jobs.

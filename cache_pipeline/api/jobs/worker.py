@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from cache_pipeline.api.monitoring.counters import FIRST_ANSWERS, JOB_WAITS, JOB
 from cache_pipeline.api.parsing import AD_HOC, REFRESH, read_overrides
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.errors import HistoryUnavailable, InvalidQuery, UpstreamRefused
+from cache_pipeline.fair_slots import may_take
 from cache_pipeline.query.ad_hoc import read_ad_hoc
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.lane import Priority
@@ -49,7 +51,7 @@ class Worker:
     """The jobs of one worker process.
 
     Queue messages are only wake-ups. The job table decides what runs next: interactive first, then round-robin over
-    tenants. A job whose message was lost, or whose worker died, is found by sweeping the table, so jobs still run while
+    tenants and keys. A key never holds all slots. A job whose message was lost, or whose worker died, is found by sweeping the table, so jobs still run while
     the message broker is unavailable.
 
     Attributes:
@@ -88,6 +90,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.concurrency)
+        self._claiming = asyncio.Lock()
         self._lease = timedelta(seconds=self.settings.lease_seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -151,12 +154,24 @@ class Worker:
         except ValueError:
             await _retry_until_available(lambda: self.jobs.dead_letter_message(delivery.body, "not the id of a job"))
         else:
-            job = await _retry_until_available(
-                lambda: self.jobs.claim(self.name, self._lease, self.settings.max_attempts)
-            )
+            job = await _retry_until_available(self._claim)
             if job is not None:
                 await self._run_job(job)
         await delivery.ack()
+        # A job that had to leave its slot to other keys has no message any more.
+        while not self._is_stopping and (job := await _retry_until_available(self._claim)):
+            await self._run_job(job)
+
+    async def _claim(self, lost_after: timedelta | None = None) -> ApiJob | None:
+        """Claim the next job, but none of a key that holds as many slots of this worker as are free: others could get none."""
+        async with self._claiming:
+            held = Counter(key for priority in self._priorities.values() for key in priority.callers)
+            free = self.settings.concurrency - len(self._priorities)
+            busy = [key for key, count in held.items() if not may_take(count, free)]
+            job = await self.jobs.claim(self.name, self._lease, self.settings.max_attempts, lost_after, busy)
+            if job is not None:
+                self._priorities[job.id] = job.priority
+            return job
 
     async def _sweep(self) -> None:
         dead_lettered = Problem(
@@ -173,7 +188,7 @@ class Worker:
                     logger.error("job %s is dead-lettered: each of its workers ended while running it", job_id)
                     await self.events.publish(job_id)
                 while not self._slots.locked():
-                    job = await self.jobs.claim(self.name, self._lease, self.settings.max_attempts, _LOST_AFTER)
+                    job = await self._claim(_LOST_AFTER)
                     if job is None:
                         break
                     await self._slots.acquire()
@@ -205,7 +220,6 @@ class Worker:
             await self._run_in_context(job)
 
     async def _run_in_context(self, job: ApiJob) -> None:
-        self._priorities[job.id] = job.priority
         task = asyncio.create_task(self._run_query(job))
         self._query_tasks[job.id] = task
         await self.events.publish(job.id)

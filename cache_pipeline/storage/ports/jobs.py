@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -174,7 +174,12 @@ class JobStore(Protocol):
         ...
 
     async def claim(
-        self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
+        self,
+        owner: str,
+        lease: timedelta,
+        max_attempts: int,
+        lost_after: timedelta | None = None,
+        busy_keys: Collection[str] = (),
     ) -> ApiJob | None:
         """Claim the next job to run, including one whose worker died. Return None if there is none.
 
@@ -184,6 +189,7 @@ class JobStore(Protocol):
             max_attempts: Leave alone jobs that were begun this often.
             lost_after: Claim only jobs of dead workers, and queued jobs older than this: their message must have been
                 lost.
+            busy_keys: Leave alone jobs that only these API keys wait for.
         """
         ...
 

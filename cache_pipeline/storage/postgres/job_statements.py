@@ -53,7 +53,7 @@ CLAIM = f"""
         WHERE state = 'running' AND lease_until >= now() GROUP BY key_id
     ), next AS (
         SELECT j.id FROM cache_pipeline_state.job AS j LEFT JOIN busy USING (tenant)
-        WHERE attempts < %(max_attempts)s
+        WHERE attempts < %(max_attempts)s AND NOT requested_by <@ %(busy_keys)s::text[]
           AND ((state = 'queued' AND not_before <= now()
                 AND (%(lost_after)s::interval IS NULL OR published_at < now() - %(lost_after)s::interval))
             OR (state = 'running' AND lease_until < now()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -62,7 +62,12 @@ class PostgresJobStore:
         return _job(row) if row else None
 
     async def claim(
-        self, owner: str, lease: timedelta, max_attempts: int, lost_after: timedelta | None = None
+        self,
+        owner: str,
+        lease: timedelta,
+        max_attempts: int,
+        lost_after: timedelta | None = None,
+        busy_keys: Collection[str] = (),
     ) -> ApiJob | None:
         """Claim the next job to run; see the port for the arguments."""
         values = {
@@ -70,6 +75,7 @@ class PostgresJobStore:
             "lease": lease,
             "max_attempts": max_attempts,
             "lost_after": lost_after,
+            "busy_keys": list(busy_keys),
             "lanes": list(Lane),
         }
         row = await self._fetch_one(job_sql.CLAIM, values)

@@ -66,6 +66,43 @@ async def test_keys_of_a_tenant_take_turns(open_api):
     ]  # fmt: skip
 
 
+async def test_jobs_of_busy_keys_alone_are_not_claimed(open_api):
+    async with open_api() as api:
+        jobs = api.query_service.jobs
+        for name, key in (("wild", "wild"), ("both", "wild"), ("both", "calm")):
+            await jobs.admit(replace(new(name), requested_by=key))
+        claimed = [await jobs.claim("worker", LEASE, 3, busy_keys=["wild"]) for _ in range(2)]
+        assert [job and job.requested_by for job in claimed] == [("wild", "calm"), None]
+        assert (await jobs.claim("worker", LEASE, 3, busy_keys=["calm"])).requested_by == ("wild",)
+
+
+async def test_long_jobs_of_one_key_leave_a_slot_to_another(open_api):
+    settings = JobSettings(concurrency=2)
+    async with open_api(vendor={"job_seconds_base": 3600.0}, api=ApiSettings(auth="keys"), jobs=settings) as api:
+        wild, calm = await create_key(api), await create_key(api)
+        *waiting, last = hours(5)
+        for url in waiting:
+            await api.http.get(url, headers=wild)
+        api.start_worker()
+        await until(api.submits)
+        location = (await api.http.get(last, headers=calm)).headers["Location"]
+        await until(lambda: is_running(api, location, calm))
+        assert (await api.query_service.jobs.counts())[JobState.running] == 2
+
+
+async def is_running(api, location, headers):
+    return (await api.http.get(location, headers=headers)).json()["state"] == "running"
+
+
+async def test_job_that_left_its_slot_runs_when_one_of_its_key_ends(open_api, monkeypatch):
+    monkeypatch.setattr("cache_pipeline.api.jobs.worker._SWEEP_SECONDS", 3600.0)
+    async with open_api(vendor={"job_seconds_base": 0.2}, jobs=JobSettings(concurrency=2)) as api:
+        locations = [(await api.http.get(url)).headers["Location"] for url in hours(5)]
+        api.start_worker()
+        for location in locations:
+            assert (await api.wait_until_finished(location))["state"] == "done"
+
+
 async def test_interactive_caller_raises_priority_of_queued_backfill(open_api):
     async with open_api() as api:
         jobs = api.query_service.jobs
