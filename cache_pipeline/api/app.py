@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -186,23 +185,20 @@ def create_app(
     if settings.api.audit_log:
         # Whatever the level of other lines: who asks for these wants all of them.
         audit_logger.setLevel(logging.INFO)
-    # Serves the scripts of /docs itself: an operator's browser may have no way to a CDN.
-    app = FastAPIOffline(
+    app = FastAPI(
         title="cache_pipeline",
         version="1",
         description=_DESCRIPTION,
         lifespan=lifespan,
-        docs_url="/docs",
+        # Ours is in routes/pages.py.
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs/assets",
         openapi_url="/openapi.json",
         # Its spans of requests are wanted where ours are; otherwise each request would look up whether anything is recorded.
         telemetry={"tracing": settings.traces != "off", "metrics": False, "logs": False},
         # A redirect would repeat the Host header, which a proxy may have changed, and lose the scheme of the proxy.
         redirect_slashes=False,
     )
-    # Its route opens a file for each request, and callers that read nothing would use up the files of the process. Ours is in routes/pages.py.
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "name", "") != "static-offline-docs"]
     for router in _ROUTERS:
         app.include_router(router)
     app.router.routes.extend(vendor_routes(served))

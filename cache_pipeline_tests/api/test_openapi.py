@@ -143,6 +143,8 @@ async def test_interactive_documentation_needs_no_other_host(documented):
         base, hosts, errors = adapt("http://127.0.0.1:8080"), set(), []
         page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
         page.on("pageerror", lambda error: errors.append(str(error)))
+        # Among them what the content security policy refuses.
+        page.on("console", lambda message: errors.append(message.text))
         await page.goto(f"{base}/docs")
         await page.get_by_text("/v1/reports/{report}", exact=True).first.wait_for(timeout=20_000)
         assert (hosts, errors) == ({urlsplit(base).netloc}, [])

@@ -20,7 +20,7 @@ _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'none'; base-uri 'none'"
 )
-_MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "png": "image/png"}
+_MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _PART_BYTES = 64 * 1024
 
 
@@ -48,14 +48,22 @@ async def sign_in_page() -> Response:
     return _page("sign_in.html")
 
 
+@router.get("/docs")
+async def documentation_page() -> Response:
+    """Return the page on which every request can be tried. It loads nothing from a CDN, which an operator's browser may not reach."""
+    return _page("docs.html")
+
+
 @router.get("/pages/{name}")
-async def page_file(name: Literal["pages.css", "live.css", "live.js", "operations.js", "sign_in.js"]) -> Response:
+async def page_file(
+    name: Literal["pages.css", "docs.css", "docs.js", "live.css", "live.js", "operations.js", "sign_in.js"],
+) -> Response:
     """Return a script or the style sheet of the pages."""
     return _page(name)
 
 
 @router.get("/docs/assets/{name}")
-async def documentation_file(name: Literal["favicon.png", "swagger-ui-bundle.js", "swagger-ui.css"]) -> Response:
+async def documentation_file(name: Literal["swagger-ui-bundle.js", "swagger-ui.css"]) -> Response:
     """Return a file of /docs from memory, in parts: one that a caller does not read costs neither an open file nor a copy of its own."""
     content = _documentation_file(name)
     return StreamingResponse(
