@@ -1,5 +1,7 @@
 """The status page of the simulator: clients and their remaining quota, jobs, calls and pending faults."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -20,15 +22,30 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1b1b1b;
        background: #fff }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% }
-caption { text-align: left; font-weight: 600; font-size: 1.1rem; padding: .25rem 0 }
+h2, caption { text-align: left; font-weight: 600; font-size: 1.1rem; margin: 0; padding: .25rem 0 }
+.table { overflow-x: auto }
 th, td { text-align: left; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid #ccc; vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 code { font-size: .9em; overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) { body { color: #eee; background: #161616 } th, td { border-color: #444 } }
 """
+# A page that reloads as a whole would take the reader's place in it, and what is selected. So this waits while someone reads a table.
+_SCRIPT = f"""
+setInterval(async () => {{
+  if (document.hidden || !getSelection().isCollapsed || document.activeElement.closest('.table')) return
+  const answer = await fetch(location.href, {{ headers: {{ Accept: 'text/html' }} }}).catch(() => null)
+  if (!answer?.ok) return
+  const page = new DOMParser().parseFromString(await answer.text(), 'text/html')
+  document.querySelector('main').replaceWith(page.querySelector('main'))
+}}, {_REFRESH_SECONDS * 1000})
+"""
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -113,12 +130,13 @@ def _page(times: dict[str, str], tables: Iterable[Table]) -> str:
     summary = " · ".join(f"{escape(name)} <code>{escape(value)}</code>" for name, value in times.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
         f"<title>Simulated vendor</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>Simulated vendor</h1><p>{summary}</p>{''.join(map(_table, tables))}"
         "<p>Set faults with <code>POST /simulator/faults</code>, clear them with <code>DELETE</code>; "
-        "the complete data is at <code>/simulator/truth</code>.</p></main></body></html>\n"
+        "the complete data is at <code>/simulator/truth</code>.</p></main>"
+        f"<script>{_SCRIPT}</script></body></html>\n"
     )
 
 
@@ -131,7 +149,10 @@ def _table(table: Table) -> str:
         "<tr>" + "".join(f"<td{_cell_class(value)}>{escape(str(value))}</td>" for value in row) + "</tr>"
         for row in rows
     )
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell_class(value: object) -> str:

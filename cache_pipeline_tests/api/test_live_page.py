@@ -192,8 +192,30 @@ async def test_service_level_of_the_day_comes_from_its_report(open_api, monkeypa
 
 
 @pytest.mark.timeout(120)
+async def test_mark_beside_a_long_label_fits_a_phone(open_api, monkeypatch):
+    board = LiveReport.model_validate(
+        WITH_LEVEL.model_dump() | {"thresholds": {"service_level": {"warn": 1.1, "alarm": 1.1}}}
+    )
+    vendor = {**QUIET, "watermark_lag_seconds": 0}
+    async with (
+        open_api(DAY_REPORT, live=[board], vendor=vendor, clock=Now()) as api,
+        served(api.app) as url,
+        opened_page(viewport={"width": 320, "height": 900}) as page,
+    ):
+        _hurry(api, monkeypatch)
+        monkeypatch.setattr("cache_pipeline.api.live_board._SERVICE_LEVEL_AGE", timedelta(seconds=0.2))
+        api.start_worker()
+        await _call(api, 0, wait_seconds=0, talk_seconds=0)
+        await page.goto(f"{url}/live")
+        mark = page.locator(".mark.alarm").filter(has_text="100%")
+        await mark.wait_for()
+        assert await mark.evaluate("mark => mark.scrollWidth - mark.clientWidth") <= 0
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [320, 768, 1440])
 async def test_page_is_accessible_and_fits(open_api, monkeypatch, width, scheme):
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "bypass_csp": True}
     vendor = {"conversations_per_working_day": 0, "queues": 12, "agents": 30}
