@@ -25,7 +25,8 @@
 --
 -- An empty Redis may have lost its data, and the vendor's window may be full of requests sent before. So for the length of one
 -- window a client has one request in flight at a time, until the vendor itself has reported what remains. A caller that knows
--- another generation proves that data was lost: see restore.lua.
+-- another generation proves that data was lost: see restore.lua. A server that started within the last window, and is not the one
+-- that last ran this script, may have loaded an old dump, so it begins a new generation too.
 
 local grant, known_generation = ARGV[1], ARGV[2]
 local window, max_in_flight, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -42,15 +43,25 @@ local function integer(number)
 end
 local idle_ms = integer(math.ceil(idle / 1000))
 
-local generation = redis.call('GET', KEYS[2])
-if not generation then
+-- The generation is stored with the id of the server's run. A server that took over, as a replica does, has been running for
+-- longer. In a cluster, keys move to nodes that may be new, so there a run says nothing.
+local stored_generation = redis.call('GET', KEYS[2])
+local generation, last_run = string.match(stored_generation or '', '^(%S+) ?(%S*)$')
+local server = redis.pcall('INFO', 'server')
+local run, is_restarted = last_run, false
+if type(server) == 'string' then
+  run = string.match(server, 'run_id:(%x+)')
+  local uptime = tonumber(string.match(server, 'uptime_in_seconds:(%d+)')) * 1000000
+  local is_other = last_run ~= '' and run ~= last_run and not string.find(server, '_mode:cluster')
+  is_restarted = is_other and uptime <= window + max_in_flight
+end
+if not generation or is_restarted then
   generation = grant
-  redis.call('SET', KEYS[2], generation)
   redis.call('HSET', KEYS[3], 'since', integer(now), 'created_at', integer(now))
   redis.call('PEXPIRE', KEYS[3], integer(math.ceil(window / 1000)))
 end
 -- It never expires: without it, a quiet day would look like a loss of all data.
-redis.call('PERSIST', KEYS[2])
+redis.call('SET', KEYS[2], generation .. ' ' .. (run or ''))
 if known_generation ~= '' and known_generation ~= generation then
   local created_at = redis.call('HGET', KEYS[3], 'created_at')
   if created_at then
