@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _GRACE_SECONDS = 5.0
@@ -64,7 +64,12 @@ if __name__ == "__main__":
 
 @contextmanager
 def start_bound_child(
-    command: Sequence[str], environment: Mapping[str, str], *, folder: Path | None = None, capture: bool = False
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    capture: bool = False,
+    log: Path | None = None,
 ) -> Generator["subprocess.Popen[str]"]:
     """Run a command while the block lasts.
 
@@ -73,17 +78,20 @@ def start_bound_child(
         environment: All of its environment variables.
         folder: Its working folder; ours by default.
         capture: Whether its standard output and errors can be read from the process yielded, instead of the terminal.
+        log: A file to append both to, instead of the terminal.
     """
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "cache_pipeline.cli.child_process", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE if capture else None,
-        stderr=subprocess.PIPE if capture else None,
-        text=True,
-        env=dict(environment),
-        cwd=folder,
-        start_new_session=True,
-    )
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log else subprocess.PIPE if capture else None
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "cache_pipeline.cli.child_process", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            text=True,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
     with process:
         try:
             yield process

@@ -86,7 +86,7 @@ def run_demo(demo: DemoEnvironment, console: Console) -> DemoReport:
     open_edge_tier(settings)
     first_day, end_day = demo.days(next(iter(reports.values())))
     console.print(
-        f"Backfilling {len(reports)} reports, {first_day} to {end_day} (exclusive), "
+        f"Backfilling {len(reports)} report{'s' if len(reports) > 1 else ''}, {first_day} to {end_day} (exclusive), "
         "each a Dagster run in a process of its own; one quota for all of them"
     )
     started = time.monotonic()

@@ -63,8 +63,9 @@ def demo(arrivals: Path | None, arrivals_zone: str, first: datetime | None, end:
     request, console = _demo_request(arrivals, arrivals_zone, first, end), Console()
     with terminated_like_interrupted(), run_demo_environment(request, datetime.now(UTC)) as demo:
         succeeded = _run_demo(demo, console)
+    command = "make dev" if (demo.project / "Makefile").exists() else "cache-pipeline dev"
     console.print(
-        "Next: [bold]make dev[/] for the same with the Dagster UI, the live page and the HTTP API; edit reports/ to change what is fetched",
+        f"Next: [bold]{command}[/] for the same with the Dagster UI, the HTTP API and its pages; edit reports/ to change what is fetched",
         highlight=False,
     )
     if not succeeded:
@@ -138,24 +139,26 @@ def dev(
             "127.0.0.1",
             "-p",
             str(port),
-            # What the screen says would soon be gone above the ticks of the sensors.
             *("--log-level", "warning", "--code-server-log-level", "warning"),
         ]
         command = [sys.executable, *dagster]
+        # The addresses would soon be gone above the events of the first runs.
+        log = demo.settings.data_dir / "dev.log"
+        log.unlink(missing_ok=True)
         with (
             serving_page(demo.settings) as page,
-            run_local_api(demo.environment, demo.folder, api_port) as api,
+            run_local_api(demo.environment, demo.folder, api_port, log) as api,
             start_bound_child(
-                command, {**demo.environment, "CACHE_PIPELINE_SENSORS": "running"}, folder=demo.folder
+                command, {**demo.environment, "CACHE_PIPELINE_SENSORS": "running"}, folder=demo.folder, log=log
             ) as process,
         ):
             dagster_ui = f"http://127.0.0.1:{port}"
             _wait_until_up(process, [f"{dagster_ui}/server_info", f"{api}/readyz"])
             if process.poll() is None:
-                print_addresses(_addresses(demo, dagster_ui, api, page), console)
+                print_addresses(_addresses(demo, dagster_ui, api, page), log, console)
             code = process.wait()
     if code:
-        raise CommandError(f"dagster dev ended with code {code}; see its output above")
+        raise CommandError(f"dagster dev ended with code {code}: see {log}")
 
 
 def _wait_until_up(process: "subprocess.Popen[str]", urls: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 
@@ -82,11 +83,12 @@ async def _find_busiest(demo: DemoEnvironment, reports: Mapping[str, Report]) ->
     return None
 
 
-def print_addresses(addresses: Sequence[tuple[str, str, str]], console: Console) -> None:
+def print_addresses(addresses: Sequence[tuple[str, str, str]], log: Path, console: Console) -> None:
     """Print one screen with each address and what there is to see.
 
     Args:
         addresses: What it is, its address, and what to see there.
+        log: The file with the output of the processes.
         console: Where to print.
     """
     console.print()
@@ -94,4 +96,4 @@ def print_addresses(addresses: Sequence[tuple[str, str, str]], console: Console)
         # On a line of its own, because an address that is broken cannot be clicked.
         console.print(f"[bold]{what:<{_INDENT}}[/]{purpose}", soft_wrap=True, highlight=False)
         console.print(f"{'':<{_INDENT}}[link={address}]{address}[/]", soft_wrap=True, highlight=False)
-    console.print("Ctrl-C stops everything.\n")
+    console.print(f"Output of all processes: {log}\nCtrl-C stops everything.\n", soft_wrap=True, highlight=False)

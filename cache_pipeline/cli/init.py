@@ -31,7 +31,7 @@ def init(folder: Path) -> None:
         raise CommandError(f"{error.filename} cannot be written: {error.strerror}") from error
     click.echo(f"{folder} is a project with one report, reports/queue_day.yaml. Next:")
     click.echo(f"  cd {folder}")
-    click.echo("  cache-pipeline demo        # one week on embedded servers and a simulated vendor (extra: embedded)")
+    click.echo("  cache-pipeline demo        # four weeks on embedded servers and a simulated vendor (extra: embedded)")
     click.echo("  cache-pipeline dev         # the same, with the Dagster UI, the HTTP API and the executives' page")
 
 

@@ -70,19 +70,20 @@ def _record_stored_rows(settings: Settings) -> Generator[OnStored]:
 
 
 @contextmanager
-def run_local_api(environment: Mapping[str, str], folder: Path, port: int) -> Generator[str]:
+def run_local_api(environment: Mapping[str, str], folder: Path, port: int, log: Path) -> Generator[str]:
     """Run an API process and a worker on loopback, without API keys, while the block lasts, and yield the API's URL.
 
     Args:
         environment: The environment variables of both.
         folder: Their working folder.
         port: The API's port.
+        log: The file that both write their output to.
     """
     command = [sys.executable, "-c", "from cache_pipeline.cli.main import main; main()"]
     # The API listens on loopback only and serves a simulator's figures, so a first look needs no key.
     added = {**environment, "CACHE_PIPELINE_API__AUTH": "off", "CACHE_PIPELINE_API__PUSH": "true"}
     with (
-        start_bound_child([*command, "api", "--port", str(port)], added, folder=folder),
-        start_bound_child([*command, "worker"], added, folder=folder),
+        start_bound_child([*command, "api", "--port", str(port)], added, folder=folder, log=log),
+        start_bound_child([*command, "worker"], added, folder=folder, log=log),
     ):
         yield f"http://127.0.0.1:{port}"

@@ -33,6 +33,7 @@ def test_addresses_are_never_broken():
     written = io.StringIO()
     print_addresses(
         [("A query", address, "yesterday with names, in a line that is much longer than it")],
+        Path("data/demo/dev.log"),
         Console(file=written, width=60),
     )
     assert address in written.getvalue()

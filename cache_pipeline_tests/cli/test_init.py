@@ -98,6 +98,7 @@ def test_dagster_and_dg_accept_the_project(installed, project, postgres_database
 def test_demo_runs_in_the_project(installed, project):
     output = run(installed, project, "cache-pipeline", "demo", timeout=280)
     assert "executives.html" in output
+    assert "Next: cache-pipeline dev" in output
 
 
 def test_folder_that_is_not_empty_is_refused(tmp_path):

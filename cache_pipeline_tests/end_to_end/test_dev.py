@@ -98,6 +98,13 @@ def test_dev_ui_shows_assets_and_materialises_a_partition(project, production_se
         assert httpx.get(url, headers=headers).status_code == 403
     assert not production_settings.exists()
 
+    # The addresses stay on the screen; the events of the runs are in a file.
+    wait_for(lambda: "Ctrl-C stops everything" in dev.output(), 60, dev.output)
+    assert "RUN_SUCCESS" not in dev.output()
+    log = project / "data" / "demo" / "dev.log"
+    assert str(log) in dev.output()
+    assert "RUN_SUCCESS" in log.read_text()
+
     dev.interrupt()
     assert dev.wait(40) == 130
     assert wait_until_no_processes(project, seconds=10)
