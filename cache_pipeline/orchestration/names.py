@@ -62,7 +62,7 @@ def _names_asset(account_id: str, lookup: Lookup) -> dg.AssetsDefinition:
         with reported_failures(), engine.telemetry():
             result = asyncio.run(refresh_names(engine.settings, account_id, [lookup], engine.now()))[lookup.name]
         if result.is_new_problem:
-            context.log.warning("%s: ids are shown without names: %s", lookup.name, result.problem)
+            context.log.warning("%s: names are not updated: %s", lookup.name, result.problem)
         return dg.MaterializeResult(metadata=_metadata(result))
 
     return names

@@ -111,7 +111,7 @@ class ListedNames:
         result = await refresh_lookup(client, vendor, lookup, self.store, scope, now)
         if result.problem is not None:
             raise NothingListed(
-                f"the {lookup.name} of {scope.account} may not be listed: {result.problem}",
+                f"the {lookup.name} of {scope.account} cannot be listed: {result.problem}",
                 remedy=f"give the OAuth client a role with {lookup.permission}",
             )
         return now

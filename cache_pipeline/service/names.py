@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 _FORBIDDEN = 403
 #: How long a listing of names is used before it is read again.
 MAX_NAMES_AGE = timedelta(days=1)
+#: The shortest time for which a listing must have been empty before all its names end.
+_RECHECK_DELAY = timedelta(minutes=15)
+_EMPTY_SINCE = re.compile(r" lists nothing since (\S+)$")
 
 
 def lookups_by_column(report: Report | LiveReport, columns: Iterable[Column]) -> dict[str, str]:
@@ -65,7 +69,7 @@ class LookupResult:
         names: The entries that the vendor listed.
         pages: The requests that it took.
         changes: What was changed in the store; None if the listing may not be read.
-        problem: Why it may not be read; None if it was.
+        problem: Why it may not be read, or why what was read is not believed yet; None if it was stored.
         is_new_problem: Whether it could be read the last time, or for another reason not.
     """
 
@@ -86,7 +90,9 @@ async def refresh_lookup(
 ) -> LookupResult:
     """Read a listing to its end, and store what has changed; if a page fails, nothing is.
 
-    A missing permission is recorded and reported once: names are a convenience, and figures do not depend on them.
+    A missing permission is recorded and reported once: names are a convenience, and figures do not depend on them. So is an empty
+    listing where there were names: a vendor that answers nothing for a moment would end them all, and live reports would observe
+    nothing. It is stored once the listing has been empty for a quarter of an hour.
 
     Args:
         client: Sends requests through the shared quota.
@@ -117,8 +123,24 @@ async def refresh_lookup(
         if is_new:
             logger.warning("%s has no names of %s: %s", scope.account, lookup.name, error)
         return LookupResult(problem=problem, is_new_problem=is_new)
+    if not listed and (problem := await _doubt_empty(store, scope, lookup, now)) is not None:
+        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem)
+        if is_new:
+            logger.warning("the names of %s of %s stay as they are: %s", lookup.name, scope.account, problem)
+        return LookupResult(pages=pages, problem=problem, is_new_problem=is_new)
     changes = await asyncio.to_thread(store.update, scope, lookup.name, listed, now)
     return LookupResult(len(listed), pages, changes)
+
+
+async def _doubt_empty(store: NameStore, scope: NameScope, lookup: Lookup, now: datetime) -> str | None:
+    """Return why an empty listing is not believed yet; None if there were no names, or it has been empty for long enough."""
+    state = (await asyncio.to_thread(store.state, scope)).get(lookup.name)
+    if state is None or not state.names:
+        return None
+    recorded = _EMPTY_SINCE.search(state.problem or "")
+    if state.problem is None or recorded is None:
+        return f"{lookup.path} lists nothing since {now.isoformat(timespec='seconds')}"
+    return state.problem if now - datetime.fromisoformat(recorded[1]) < _RECHECK_DELAY else None
 
 
 def published_names(edge: EdgeTier, reports: Mapping[str, Report], names: Names) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.errors import SchemaMismatch, UpstreamError
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.names import NameTime
-from cache_pipeline.service.names import Names, lookups_by_column, needed_lookups, refresh_lookup
+from cache_pipeline.service.names import LookupResult, Names, lookups_by_column, needed_lookups, refresh_lookup
 from cache_pipeline.storage.ports.names import NameScope
 from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.registry import find_vendor
@@ -111,6 +111,40 @@ async def test_missing_permission_is_reported_once_and_fails_nothing(
             REPORT, world.service.columns(REPORT), answer.rows, NameTime.current
         )
         assert rows.column("queue_name").to_pylist() == rows.column("queue_id").to_pylist()
+
+
+async def test_listing_must_stay_empty_before_its_names_end(open_world: OpenWorld, caplog: pytest.LogCaptureFixture):
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"entities": []})
+
+    async with open_world(REPORT) as world:
+        await _refresh(world, QUEUES)
+        names, later = world.service.names, world.clock() + timedelta(days=1)
+        ids = names.valid_ids(SCOPE, "queues")
+        assert ids
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://vendor") as client:
+
+            async def refresh(minutes: int) -> LookupResult:
+                at = later + timedelta(minutes=minutes)
+                return await refresh_lookup(client, find_vendor("genesys"), QUEUES[0], names, SCOPE, at)
+
+            with caplog.at_level(logging.WARNING):
+                first = await refresh(0)
+            assert (first.changes, first.is_new_problem) == (None, True)
+            assert "lists nothing" in caplog.text
+            assert names.valid_ids(SCOPE, "queues") == ids
+            # Processes that read the listing in the same moment agree with each other, and prove nothing.
+            assert [(each.changes, each.is_new_problem) for each in (await refresh(0), await refresh(14))] == [
+                (None, False)
+            ] * 2
+            world.clock.move(days=1, minutes=14)
+            # A full listing in between makes the next empty one the first again.
+            await _refresh(world, QUEUES)
+            assert (await refresh(16)).is_new_problem
+            assert names.valid_ids(SCOPE, "queues") == ids
+            assert (await refresh(31)).problem is None
+            assert names.valid_ids(SCOPE, "queues") == []
+            assert not (await refresh(60)).changes
 
 
 async def test_renamed_queue_has_its_new_name_and_its_old_one_then(open_world: OpenWorld):
