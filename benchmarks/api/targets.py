@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cache_pipeline.api.server import run_worker, serve_api
+from cache_pipeline.api.jobs.worker_process import run_worker
+from cache_pipeline.api.server import serve_api
 from cache_pipeline.settings import Settings
 
 BARE_KEY = "benchmark-bare"

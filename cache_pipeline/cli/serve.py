@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from cache_pipeline.api.server import run_worker, serve_api
 from cache_pipeline.bootstrap.database import migrate_when_available
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.cli.child_process import start_bound_child
@@ -25,6 +24,9 @@ from cache_pipeline.telemetry.trace_export import export_traces
 @click.option("--port", default=8080, show_default=True, help="TCP port; 0 picks a free one.")
 def api(host: str, port: int) -> None:
     """Serve the HTTP API. A worker must run beside it to fetch data."""
+    # Each command imports its own process: a worker need not have the API's web framework in memory.
+    from cache_pipeline.api.server import serve_api
+
     settings = read_settings()
     set_up_logs(settings.log, "api")
     reports = load_reports(settings)
@@ -42,6 +44,8 @@ def api(host: str, port: int) -> None:
 @click.command()
 def worker() -> None:
     """Run jobs of the HTTP API. On Ctrl-C or SIGTERM, finish the running jobs, then stop."""
+    from cache_pipeline.api.jobs.worker_process import run_worker
+
     settings = read_settings()
     set_up_logs(settings.log, "worker")
     migrate_when_available(settings, load_reports(settings))

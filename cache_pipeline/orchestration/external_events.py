@@ -5,8 +5,10 @@ See https://docs.dagster.io/guides/build/assets/external-assets
 """
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import dagster as dg
 
@@ -25,13 +27,29 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def record_external_events(settings: Settings) -> Generator[OnStored]:
-    """Yield a worker's hook that records events in the instance of DAGSTER_HOME."""
-    with dg.DagsterInstance.get() as instance, open_history(settings.required_postgres_url()) as history:
-        yield record_in_dagster(instance, settings, lambda report: history.coverage(Series(report, settings.tenant)))
+    """Yield a worker's hook that records events in the instance of DAGSTER_HOME.
+
+    The instance is opened by the first event: with its storage it takes 40 MB, and a worker must start without it.
+    """
+    with ExitStack() as stack, open_history(settings.required_postgres_url()) as history:
+        opening = threading.Lock()
+
+        @cache
+        def open_once() -> dg.DagsterInstance:
+            return stack.enter_context(dg.DagsterInstance.get())
+
+        def open_instance() -> dg.DagsterInstance:
+            # Writes are recorded in threads.
+            with opening:
+                return open_once()
+
+        yield record_in_dagster(
+            open_instance, settings, lambda report: history.coverage(Series(report, settings.tenant))
+        )
 
 
 def record_in_dagster(
-    instance: dg.DagsterInstance, settings: Settings, coverage: Callable[[Report], Coverage]
+    open_instance: Callable[[], dg.DagsterInstance], settings: Settings, coverage: Callable[[Report], Coverage]
 ) -> OnStored:
     """Return a hook that reports each write as a runless event of ``<report>/history``.
 
@@ -39,14 +57,14 @@ def record_in_dagster(
     instance cannot be reached, the event is lost; the answer never is.
 
     Args:
-        instance: Where the events are recorded.
+        open_instance: Returns the instance in which the events are recorded.
         settings: Defines which partitions exist.
         coverage: Returns the coverage of a report after the write.
     """
 
     def record(report: Report, writes: Sequence[RowsStored]) -> None:
         try:
-            covered = coverage(report)
+            instance, covered = open_instance(), coverage(report)
             for event in build_events(report, settings, writes, covered.final | covered.provisional):
                 instance.report_runless_asset_event(event)
         except Exception:  # the rows are stored and the answer is sent, whether Dagster's storage works or not

@@ -9,11 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cache_pipeline.bootstrap.stores import open_edge_tier
 from cache_pipeline.settings import Settings
-from cache_pipeline.storage.published.manifest import Manifest
+
+# The edge store's library is imported by the first read.
+if TYPE_CHECKING:
+    from cache_pipeline.storage.published.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 #: How long a scrape waits for a read before it falls back to the previous manifest.

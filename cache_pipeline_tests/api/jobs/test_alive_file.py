@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cache_pipeline.api.jobs.alive_file import create_alive_file, touch_regularly
-from cache_pipeline.api.server import run_worker
+from cache_pipeline.api.jobs.worker_process import run_worker
 from cache_pipeline.errors import SettingsError
 from cache_pipeline.settings import JobSettings, Settings
 
