@@ -18,7 +18,8 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.storage.redis.counters import RedisMetricCounts, RedisRequestCounts
 from cache_pipeline.storage.redis.single_flight import RedisSingleFlight
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 
 _OPERATIONS, _AT_ONCE = 4000, 16
 _ANSWER_BYTES = 20_000

@@ -9,10 +9,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["ipc", "np", "pa", "pc", "pq"]
+__all__ = ["LazyModule", "ipc", "np", "pa", "pc", "pq"]
 
 
-class _LazyModule(ModuleType):
+class LazyModule(ModuleType):
     """A module that is imported when one of its attributes is first read."""
 
     def __getattr__(self, name: str) -> object:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from pyarrow import ipc
 else:
-    np, pa, pc = (_LazyModule(name) for name in ("numpy", "pyarrow", "pyarrow.compute"))
-    pq, ipc = _LazyModule("pyarrow.parquet"), _LazyModule("pyarrow.ipc")
+    np, pa, pc = (LazyModule(name) for name in ("numpy", "pyarrow", "pyarrow.compute"))
+    pq, ipc = LazyModule("pyarrow.parquet"), LazyModule("pyarrow.ipc")
 
 
 @cache

@@ -38,7 +38,8 @@ from benchmarks.polling.jobs import (
 )
 from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
 from cache_pipeline.embedded import EmbeddedServerError, embedded_servers
-from cache_pipeline.upstream.polling import DurationStore, JobPoller, PollPolicy
+from cache_pipeline.upstream.polling import JobPoller, PollPolicy
+from cache_pipeline.upstream.polling.duration_store import DurationStore
 
 _KINDS, _JOBS_OF_A_KIND = 60, 30
 _FIXED_SECONDS = 5.0

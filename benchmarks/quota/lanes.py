@@ -11,7 +11,8 @@ import redis.asyncio
 
 from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane
-from cache_pipeline.upstream.quota import Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Purpose, QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 
 LANE_WINDOW_SECONDS = 3.0
 _CLIENT, _SENDERS, _WINDOWS = "lanes", 15, 5

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from benchmarks.keys.guide import guide_key
 from benchmarks.trace.trace import MEDIA, QUEUES, Request, Window
-from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import clip_to_now
 from cache_pipeline.service.planner import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule

@@ -53,7 +53,8 @@ from cache_pipeline.storage.ports.submitted_queries import SubmittedQueries
 from cache_pipeline.storage.ports.workers import WorkerHeartbeats
 from cache_pipeline.telemetry.propagation import current_context
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 
 logger = logging.getLogger(__name__)
 #: How long the outcome of a finished job counts. A caller that followed the job fetches its answer within this time, and
@@ -167,7 +168,7 @@ class QueryService:
     rendered_answers: RenderedAnswers = field(default_factory=RenderedAnswers)
     shared_results: SharedResults = field(default_factory=SharedResults)
     board_feeds: BoardFeeds = field(default_factory=BoardFeeds)
-    vendor_clients: Mapping[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
+    vendor_clients: Mapping[str, httpx.AsyncClient] = field(default_factory=dict[str, "httpx.AsyncClient"])
     passing_slots: FairSlots = field(default_factory=lambda: FairSlots(_MAX_PASSING))
     waiting_slots: FairSlots = field(default_factory=lambda: FairSlots(_MAX_WAITING))
 

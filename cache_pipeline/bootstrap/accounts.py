@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from cache_pipeline.bootstrap.clock import utc_now
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from cache_pipeline.service.planner import QuotaHeadroom
     from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
     from cache_pipeline.upstream.polling import JobPoller
-    from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+    from cache_pipeline.upstream.quota import QuotaPolicy
+    from cache_pipeline.upstream.quota.quota import Quota
     from cache_pipeline.vendors.base import VendorAdapter
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ def connect_vendor(settings: Settings, account_id: str) -> VendorConnection:
 
 def open_cookieless_client(settings: Settings, account_id: str, redis: Redis) -> httpx.AsyncClient:
     """Return an HTTP client of an account that keeps none of the vendor's cookies; the caller closes it."""
+    from http.cookiejar import DefaultCookiePolicy
+
     client = connect_vendor(settings, account_id).open_client(redis)
     client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return client
@@ -127,7 +129,7 @@ class OpenAccounts:
         retention: How long a vendor keeps figures, where that is known.
     """
 
-    clients: dict[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
+    clients: dict[str, httpx.AsyncClient] = field(default_factory=dict[str, "httpx.AsyncClient"])
     adapters: dict[str, VendorAdapter] = field(default_factory=dict[str, "VendorAdapter"])
     job_pollers: dict[str, JobPoller] = field(default_factory=dict[str, "JobPoller"])
     retention: dict[str, timedelta] = field(default_factory=dict[str, timedelta])
@@ -139,7 +141,8 @@ async def open_accounts(settings: Settings, redis: Redis, stack: AsyncExitStack)
     Raises:
         SettingsError: An account is wrong; the message names the environment variable.
     """
-    from cache_pipeline.upstream.polling import DurationStore, GuideSchedule, JobPoller, PollPolicy
+    from cache_pipeline.upstream.polling import GuideSchedule, JobPoller, PollPolicy
+    from cache_pipeline.upstream.polling.duration_store import DurationStore
 
     opened = OpenAccounts()
     for account_id, account in read_accounts(settings).items():

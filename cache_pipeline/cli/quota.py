@@ -15,7 +15,8 @@ from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.errors import CommandError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.settings import Settings, read_settings
-from cache_pipeline.upstream.quota import Allotment, ClientQuota, Quota, QuotaPolicy, SharedLimit
+from cache_pipeline.upstream.quota import Allotment, ClientQuota, QuotaPolicy, SharedLimit
+from cache_pipeline.upstream.quota.quota import Quota
 
 _STATE_COLOURS = {"available": "green", "throttled": "red", "refreshing": "yellow", "refused": "bold red"}
 

@@ -18,7 +18,6 @@ from cache_pipeline.fetch.partition_fetch import (
     FetchedPartition,
     PartitionProgress,
     StoredRows,
-    clip_to_now,
     split_into_chunks,
 )
 from cache_pipeline.fetch.persist import store_verified
@@ -35,7 +34,7 @@ from cache_pipeline.fetch.write_events import OnStored, ignore_stored
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import RetentionLimit, future_interval_error, retention_error
+from cache_pipeline.query.retention import RetentionLimit, clip_to_now, future_interval_error, retention_error
 from cache_pipeline.query.schema import ColumnKind
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows

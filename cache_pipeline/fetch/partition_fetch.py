@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import accumulate
 
 from cache_pipeline.fetch.verified_rows import VerifiedRows, merge_second_looks
-from cache_pipeline.query.calendar import Step, cut_at_boundaries, floor_to_step, next_boundary
+from cache_pipeline.query.calendar import Step, cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.rows.rows import Rows
@@ -61,12 +61,6 @@ def split_into_chunks(gaps: IntervalSet, report: Report) -> list[Interval]:
     """Cut gaps into upstream queries, none longer than the declared chunk and none across its boundaries."""
     step = Step.parse(report.fetch.max_query_interval)
     return [chunk for gap in gaps for chunk in cut_at_boundaries(gap, step, report.zone)]
-
-
-def clip_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
-    """Return the part of an interval whose buckets have begun, or None; nothing can be fetched about the future."""
-    begun = next_boundary(floor_to_step(now, report.step, report.zone), report.step, report.zone)
-    return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None
 
 
 class PartitionProgress:

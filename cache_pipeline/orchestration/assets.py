@@ -8,17 +8,14 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.errors import QueryError
-from cache_pipeline.fetch.chunk_states import IncompleteAnswer
 from cache_pipeline.fetch.partition_fetch import FailedPartition, FetchedPartition
-from cache_pipeline.fetch.staging import Staging
-from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.orchestration.backfill_estimate import describe_estimate, estimate_backfill, estimate_metadata
 from cache_pipeline.orchestration.check_events import CheckFinding, event_logger, partition_evaluation
 from cache_pipeline.orchestration.dagster_compat import cache_signature, run_interruptibly
@@ -57,10 +54,14 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.publication import published_columns
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.query.series import Series
-from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.known_errors import known_error
 from cache_pipeline.storage.postgres.schemas import reporting_schema
 from cache_pipeline.storage.ttl import report_freshness
+
+# As in resources.py, what takes long to import is imported by the function that needs it.
+if TYPE_CHECKING:
+    from cache_pipeline.fetch.staging import Staging
+    from cache_pipeline.service.report_service import ReportService
 
 EstimateMetadata = Mapping[str, float]
 
@@ -247,6 +248,8 @@ async def _fetch_and_stage(
     *,
     refetch: bool,
 ) -> tuple[dict[str, FetchedPartition], list[FailedPartition], EstimateMetadata]:
+    from cache_pipeline.fetch.upstream_jobs import QueryProgress
+
     staging, series = engine.staging(), engine.tenant_series(report)
     await asyncio.to_thread(staging.delete_old, engine.settings.staged_retention, utc_now())
     failed: list[FailedPartition] = []
@@ -302,7 +305,7 @@ async def _fetch_and_stage(
     return done, failed, estimate
 
 
-def _stage(staging: Staging, series: Series, partition: FetchedPartition) -> FetchedPartition:
+def _stage(staging: "Staging", series: Series, partition: FetchedPartition) -> FetchedPartition:
     """Write a partition to disk, and return it as the file holds it, so that its rows do not stay in memory."""
     staging.write(series, partition)
     return staging.read(series, partition.key, partition.interval) or partition
@@ -310,7 +313,7 @@ def _stage(staging: Staging, series: Series, partition: FetchedPartition) -> Fet
 
 async def _log_estimate(
     context: dg.AssetExecutionContext,
-    service: ReportService,
+    service: "ReportService",
     engine: EngineResource,
     report: Report,
     missing: Mapping[str, Interval],
@@ -359,6 +362,8 @@ def _log_incomplete(
     context: dg.AssetExecutionContext, report: Report, failed: Iterable[FailedPartition], config: FetchConfig
 ) -> None:
     """Fail the completeness check of each partition that is incomplete; a sensor retries these partitions."""
+    from cache_pipeline.fetch.chunk_states import IncompleteAnswer
+
     log = event_logger(context.op_execution_context)
     for part in failed:
         if isinstance(part.error, IncompleteAnswer):
@@ -412,7 +417,7 @@ def history_asset(
     return history
 
 
-def _read_staged(staging: Staging, series: Series, intervals: Mapping[str, Interval]) -> list[FetchedPartition]:
+def _read_staged(staging: "Staging", series: Series, intervals: Mapping[str, Interval]) -> list[FetchedPartition]:
     staged = {key: staging.read(series, key, interval) for key, interval in intervals.items()}
     missing = [key for key, partition in staged.items() if partition is None]
     if missing:

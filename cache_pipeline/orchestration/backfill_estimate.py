@@ -7,6 +7,7 @@ See https://docs.dagster.io/guides/build/jobs
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -21,9 +22,10 @@ from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.estimate import plan_backfill
-from cache_pipeline.service.planner import Plan
-from cache_pipeline.service.report_service import ReportService
+
+if TYPE_CHECKING:
+    from cache_pipeline.service.planner import Plan
+    from cache_pipeline.service.report_service import ReportService
 
 ESTIMATE_JOB = "estimate_job"
 _MAX_ROWS = 200
@@ -90,14 +92,14 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
 
 
 async def estimate_backfill(
-    service: ReportService,
+    service: "ReportService",
     engine: EngineResource,
     report: Report,
     intervals: Mapping[str, Interval],
     lane: Lane,
     *,
     refetch: bool,
-) -> Plan:
+) -> "Plan":
     """Plan a backfill of adjacent partitions, given what is stored and staged now.
 
     Args:
@@ -113,11 +115,14 @@ async def estimate_backfill(
     staged_keys = await asyncio.to_thread(engine.staging().final_partitions, series, intervals, stored)
     span = Interval(min(each.start for each in intervals.values()), max(each.end for each in intervals.values()))
     headroom = await quota_headroom(engine.settings, report, lane)
+    # As in resources.py, imported by what needs it.
+    from cache_pipeline.service.estimate import plan_backfill
+
     staged = IntervalSet(intervals[key] for key in staged_keys)
     return await plan_backfill(service, report, span, headroom, staged=staged, refetch=refetch)
 
 
-def describe_estimate(plan: Plan, partitions: int) -> str:
+def describe_estimate(plan: "Plan", partitions: int) -> str:
     """Describe a plan as ``100 partitions: 100 queries, about 320 calls and 12 min at the current quota``.
 
     Truncated answers, which cannot be foreseen, add to it.
@@ -135,7 +140,7 @@ def describe_estimate(plan: Plan, partitions: int) -> str:
     )
 
 
-def estimate_metadata(plan: Plan) -> dict[str, float]:
+def estimate_metadata(plan: "Plan") -> dict[str, float]:
     """Return the estimate as figures that Dagster plots."""
     return {
         "estimated calls": round(plan.calls),
@@ -172,7 +177,7 @@ def _parse_lane(config: EstimateConfig) -> Lane:
         ) from None
 
 
-def _query_table(plan: Plan) -> dg.TableMetadataValue:
+def _query_table(plan: "Plan") -> dg.TableMetadataValue:
     steps = [step for step in plan.steps if step.calls][:_MAX_ROWS]
     return dg.MetadataValue.table(
         [

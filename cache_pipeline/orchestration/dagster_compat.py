@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import dagster as dg
 from dagster._core.definitions.target import AutomationTarget
-from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -96,6 +95,9 @@ def initialize_pool(instance: dg.DagsterInstance, pool: str) -> None:
 
     If several processes do so at the same moment, PostgreSQL aborts the transactions of all but one, and Dagster fails their runs.
     """
+    # Imported here: a code location is loaded without Dagster's storage.
+    from sqlalchemy.exc import DBAPIError
+
     storage = instance.event_log_storage
     if pool in storage.get_concurrency_keys():
         return

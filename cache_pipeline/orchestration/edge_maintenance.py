@@ -12,11 +12,6 @@ from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.bootstrap.stores import open_stored_names
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.names import published_names
-from cache_pipeline.service.republish import republish, trailing_window
-from cache_pipeline.storage.published.maintenance import collect_garbage
-from cache_pipeline.storage.published.page import publish_page
-from cache_pipeline.storage.published.readback import read_back, require_public_url
 
 MAINTENANCE_JOB = "edge_maintenance_job"
 READBACK_SENSOR = "edge_readback_sensor"
@@ -48,6 +43,9 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
         description="Reads CACHE_PIPELINE_EDGE_PUBLIC_URL, and fails while readers get another snapshot than the published one",
     )
     def readback(cache_pipeline__engine: EngineResource) -> dg.SkipReason:
+        # As in resources.py, imported by what needs it.
+        from cache_pipeline.storage.published.readback import read_back, require_public_url
+
         with reported_failures():
             result = read_back(
                 cache_pipeline__engine.edge(),
@@ -76,6 +74,11 @@ def edge_maintenance(reports: Mapping[str, Report]) -> dg.Definitions:
 def _refresh_edge(
     engine: EngineResource, published: Iterable[Report], reports: Mapping[str, Report]
 ) -> Iterable[tuple[str, str]]:
+    from cache_pipeline.service.names import published_names
+    from cache_pipeline.service.republish import republish, trailing_window
+    from cache_pipeline.storage.published.maintenance import collect_garbage
+    from cache_pipeline.storage.published.page import publish_page
+
     edge, now = engine.edge(), utc_now()
     with engine.history() as history:
         for report in published:

@@ -20,10 +20,11 @@ from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report, Tier
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.publish import Published, publish
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cache_pipeline.service.publish import Published
 
 #: Metadata of an asset: the report's declaration.
 REPORT_METADATA = "cache_pipeline/report"
@@ -53,7 +54,10 @@ class _TierIOManager(dg.ConfigurableIOManager):
 
     async def _publish(
         self, context: dg.OutputContext, partitions: Sequence[FetchedPartition | Interval], tier: Tier
-    ) -> Published:
+    ) -> "Published":
+        # As in resources.py, imported by what needs it.
+        from cache_pipeline.service.publish import publish
+
         async with self.engine.service() as service:
             return await publish(service, self.engine.edge, self._report(context), partitions, {tier})
 

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cache_pipeline.account_upkeep import lookups_by_account, refresh_names
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.names import LookupResult
 from cache_pipeline.vendors.spec import Lookup
+
+if TYPE_CHECKING:
+    from cache_pipeline.service.names import LookupResult
 
 #: Before edge maintenance, which publishes the names with the page.
 _DAILY_CRON = "0 3 * * *"
@@ -68,7 +70,7 @@ def _names_asset(account_id: str, lookup: Lookup) -> dg.AssetsDefinition:
     return names
 
 
-def _metadata(result: LookupResult) -> dict[str, int | str]:
+def _metadata(result: "LookupResult") -> dict[str, int | str]:
     if result.changes is None:
         return {"problem": result.problem or ""}
     return {

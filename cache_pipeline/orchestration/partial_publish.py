@@ -4,8 +4,11 @@ A failed step or check stops all later steps, for every partition of the run. Pa
 are therefore written to the tiers by the step that fails, in the order of the assets, each recorded by its own event.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -14,10 +17,11 @@ from cache_pipeline.orchestration.check_events import EventLogger, partition_eva
 from cache_pipeline.orchestration.drift_check import find_drift
 from cache_pipeline.orchestration.naming import DRIFT_CHECK, TIERS_AGREE_CHECK, asset_key
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.consistency import compare_tiers
-from cache_pipeline.service.publish import publish
-from cache_pipeline.service.report_service import ReportService
-from cache_pipeline.storage.published import EdgeTier
+
+# As in resources.py, what takes long to import is imported by the function that needs it.
+if TYPE_CHECKING:
+    from cache_pipeline.service.report_service import ReportService
+    from cache_pipeline.storage.published import EdgeTier
 
 _MAX_DIFFERENCES = 3
 
@@ -37,6 +41,9 @@ async def publish_partitions(
     Returns:
         The keys of the partitions.
     """
+    from cache_pipeline.service.consistency import compare_tiers
+    from cache_pipeline.service.publish import publish
+
     if not verified:
         return []
     intervals = [part.interval for part in verified]

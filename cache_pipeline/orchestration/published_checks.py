@@ -15,7 +15,6 @@ from cache_pipeline.orchestration.open_partitions_check import evaluate_open_par
 from cache_pipeline.orchestration.partitions import keys_of_run, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.report import Report, Tier
-from cache_pipeline.service.consistency import compare_tiers
 
 _MAX_DIFFERENCES = 3
 
@@ -58,6 +57,9 @@ def evaluate_tiers_agree(
     partitions: dg.TimeWindowPartitionsDefinition,
 ) -> dg.AssetCheckResult:
     """Compare what history, hot and edge hold of the run's partitions."""
+    # As in resources.py, imported by what needs it.
+    from cache_pipeline.service.consistency import compare_tiers
+
     intervals = list(partition_intervals(partitions, keys_of_run(partitions, context.run.tags)).values())
 
     async def compare() -> list[str]:

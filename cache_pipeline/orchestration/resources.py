@@ -3,9 +3,12 @@
 See https://docs.dagster.io/guides/build/external-resources
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -15,25 +18,20 @@ from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.bootstrap.database import expire_history, migrate_history
 from cache_pipeline.bootstrap.services import open_exporter, open_service
 from cache_pipeline.bootstrap.stores import open_edge_tier, register_published
-from cache_pipeline.fetch.staging import Staging
 from cache_pipeline.orchestration.dagster_compat import reuse_connections
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
-from cache_pipeline.redis_connection import open_redis
-from cache_pipeline.service.export import Exporter
-from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.settings import Settings, read_settings
 from cache_pipeline.storage.known_errors import known_error
-from cache_pipeline.storage.ports.counts import Demand
-from cache_pipeline.storage.ports.history import CoverageReader, History
-from cache_pipeline.storage.postgres.coverage_queries import open_coverage
-from cache_pipeline.storage.postgres.history import open_history
-from cache_pipeline.storage.published import EdgeTier
-from cache_pipeline.storage.redis.demand import RedisDemandCounter
-from cache_pipeline.telemetry.logs import set_up_logs
-from cache_pipeline.telemetry.propagation import resume_context
-from cache_pipeline.telemetry.spans import span
-from cache_pipeline.telemetry.trace_export import export_traces
+
+# As in bootstrap/, what takes long to import is imported by the function that needs it: a code location is loaded without it.
+if TYPE_CHECKING:
+    from cache_pipeline.fetch.staging import Staging
+    from cache_pipeline.service.export import Exporter
+    from cache_pipeline.service.report_service import ReportService
+    from cache_pipeline.storage.ports.counts import Demand
+    from cache_pipeline.storage.ports.history import CoverageReader, History
+    from cache_pipeline.storage.published import EdgeTier
 
 
 @contextmanager
@@ -104,6 +102,11 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             SettingsError: Traces are enabled, but the extra that exports them is not installed.
         """
+        from cache_pipeline.telemetry.logs import set_up_logs
+        from cache_pipeline.telemetry.propagation import resume_context
+        from cache_pipeline.telemetry.spans import span
+        from cache_pipeline.telemetry.trace_export import export_traces
+
         settings = self.settings
         if settings.log.format != "auto":
             set_up_logs(settings.log, "dagster")
@@ -117,6 +120,8 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: A known error, with its remedy.
         """
+        from cache_pipeline.storage.postgres.history import open_history
+
         with reported_failures(), open_history(self.settings.required_postgres_url()) as history:
             yield history
 
@@ -127,6 +132,8 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: A known error, with its remedy.
         """
+        from cache_pipeline.storage.postgres.coverage_queries import open_coverage
+
         with reported_failures(), open_coverage(self.settings.required_postgres_url()) as coverage:
             yield coverage
 
@@ -178,6 +185,9 @@ class EngineResource(dg.ConfigurableResource[None]):
         Raises:
             Failure: Redis cannot be reached.
         """
+        from cache_pipeline.redis_connection import open_redis
+        from cache_pipeline.storage.redis.demand import RedisDemandCounter
+
         settings = self.settings
         with reported_failures():
             async with open_redis(settings.required_redis_url()) as redis:
@@ -185,6 +195,8 @@ class EngineResource(dg.ConfigurableResource[None]):
 
     def staging(self) -> Staging:
         """Return the folder where fetched partitions are staged until their checks pass."""
+        from cache_pipeline.fetch.staging import Staging
+
         return Staging(self.settings.staged_dir)
 
     def tenant_series(self, report: Report) -> Series:

@@ -82,3 +82,9 @@ def retention_error(report: Report, gaps: IntervalSet, limit: RetentionLimit | N
     return InvalidInterval(
         f"{report.name} {lost} is not stored, and {limit.reason}: ask from {format_instant(first)} on"
     )
+
+
+def clip_to_now(interval: Interval, report: Report, now: datetime) -> Interval | None:
+    """Return the part of an interval whose buckets have begun, or None; nothing can be fetched about the future."""
+    begun = next_boundary(floor_to_step(now, report.step, report.zone), report.step, report.zone)
+    return Interval(interval.start, min(begun, interval.end)) if interval.start < begun else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.query_request import QueryRequest
-from cache_pipeline.query.retention import future_interval_error
+from cache_pipeline.query.retention import clip_to_now, future_interval_error
 from cache_pipeline.query.series import CanonicalQuery
 
 

@@ -16,13 +16,13 @@ from enum import StrEnum
 
 from cache_pipeline.errors import QueryError
 from cache_pipeline.fetch.chunk_pool import CONCURRENCY
-from cache_pipeline.fetch.partition_fetch import clip_to_now, split_into_chunks
+from cache_pipeline.fetch.partition_fetch import split_into_chunks
 from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import cut_at_boundaries
 from cache_pipeline.query.interval import Interval, IntervalSet, format_instant
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import RetentionLimit, retention_error
+from cache_pipeline.query.retention import RetentionLimit, clip_to_now, retention_error
 from cache_pipeline.query.rollup import check_bucket_alignment, find_rollup_problems, roll_up
 from cache_pipeline.query.schema import Column, sort_rows, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import errno
 
-import psycopg
-from psycopg_pool import PoolTimeout
-from redis.exceptions import RedisError
-
 from cache_pipeline.errors import CachePipelineError, DiskUnwritable, HistoryUnavailable, RedisUnavailable
 
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -19,6 +15,11 @@ _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 def known_error(error: BaseException) -> CachePipelineError | None:
     """Return the error as one of this package's, or None if it is unexpected."""
+    # Imported here: a process that has no error need not import the drivers.
+    import psycopg
+    from psycopg_pool import PoolTimeout
+    from redis.exceptions import RedisError
+
     match error:
         case CachePipelineError():
             return error

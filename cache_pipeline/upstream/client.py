@@ -18,7 +18,7 @@ from cache_pipeline.upstream.discovery import (
 )
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import LoginRequest, SharedTokens, TokenSource, client_credentials_login
-from cache_pipeline.upstream.quota import Quota
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.transport import QuotaTransport
 
 

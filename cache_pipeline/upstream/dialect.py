@@ -1,5 +1,7 @@
 """What quota and error handling need to know of one vendor's HTTP: its words for errors, limits and jobs."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Reads a vendor's error answer: its code, message and request id, and the exception it becomes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import cast
 

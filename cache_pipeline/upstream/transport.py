@@ -25,7 +25,8 @@ from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, Dialect, Na
 from cache_pipeline.upstream.error_bodies import read_named_limit
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
-from cache_pipeline.upstream.quota import Grant, Purpose, Quota
+from cache_pipeline.upstream.quota import Grant, Purpose
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.rate_headers import parse_rate_headers
 from cache_pipeline.upstream.response_body import read_whole_body
 from cache_pipeline.upstream.retry import (

@@ -16,7 +16,7 @@ from cache_pipeline.vendors.json_body import read_object, read_optional_text
 _GONE = (404, 410)
 
 Body = TypeVar("Body")
-BodyReader = Callable[[httpx.Response], Mapping[str, object]]
+BodyReader = Callable[["httpx.Response"], Mapping[str, object]]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.json_body import read_object, read_optional_text
 
-RaiseForStatus = Callable[[httpx.Response], None]
+RaiseForStatus = Callable[["httpx.Response"], None]
 
 
 async def listing_pages(

@@ -18,10 +18,10 @@ from cache_pipeline.fetch.partition_fetch import (
     FetchedPartition,
     PartitionProgress,
     StoredRows,
-    clip_to_now,
     split_into_chunks,
 )
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.retention import clip_to_now
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.rows.rows import Rows
 from cache_pipeline_tests.fetch.scripted_vendor import (

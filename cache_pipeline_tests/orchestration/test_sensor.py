@@ -13,7 +13,6 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from cache_pipeline.bootstrap.reports import refetch_window, report_columns
-from cache_pipeline.orchestration import resources
 from cache_pipeline.orchestration.build import build_defs
 from cache_pipeline.orchestration.partitions import final_span, keys_of_run, keys_within, partition_intervals
 from cache_pipeline.orchestration.resources import EngineResource
@@ -24,7 +23,7 @@ from cache_pipeline.query.schema import to_arrow_schema
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import FetchTime
 from cache_pipeline.storage.ports.history import Replacement
-from cache_pipeline.storage.postgres.coverage_queries import open_coverage
+from cache_pipeline.storage.postgres import coverage_queries
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 
@@ -174,8 +173,8 @@ def _engine_at(instant: datetime) -> EngineResource:
 
 
 def _count_connections(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    opened = Mock(wraps=open_coverage)
-    monkeypatch.setattr(resources, "open_coverage", opened)
+    opened = Mock(wraps=coverage_queries.open_coverage)
+    monkeypatch.setattr(coverage_queries, "open_coverage", opened)
     return opened
 
 

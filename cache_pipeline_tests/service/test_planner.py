@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_pipeline.fetch.partition_fetch import clip_to_now
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
+from cache_pipeline.query.retention import clip_to_now
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.service.planner import (
     AnswerSource,

@@ -23,7 +23,7 @@ from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
 from cache_pipeline.upstream import polling
 from cache_pipeline.upstream.polling import GuideSchedule
-from cache_pipeline.upstream.quota import Quota
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import SteppedClock
 

@@ -11,7 +11,8 @@ from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, UpstreamConfig
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 
 CLIENTS = {f"client-{number}": SecretStr(f"secret-{number}") for number in (1, 2, 3)}
 WINDOW, LIMIT = 1.2, 40

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.query.lane import Lane, Priority
-from cache_pipeline.upstream.quota import Grant, Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Grant, Purpose, QuotaPolicy
 from cache_pipeline.upstream.quota.model import Waiter
-from cache_pipeline.upstream.quota.quota import NO_PURPOSE
+from cache_pipeline.upstream.quota.quota import NO_PURPOSE, Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 
 pytestmark = pytest.mark.serial

@@ -12,9 +12,9 @@ from cache_pipeline.upstream.client import create_upstream_client
 from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit, find_endpoint
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Grant, Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Grant, Purpose, QuotaPolicy
 from cache_pipeline.upstream.quota.model import Waiter
-from cache_pipeline.upstream.quota.quota import NO_PURPOSE
+from cache_pipeline.upstream.quota.quota import NO_PURPOSE, Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline.vendors.registry import find_vendor
 from cache_pipeline_tests.upstream.test_against_the_simulator import SECRETS

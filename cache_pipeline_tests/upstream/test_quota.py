@@ -14,9 +14,9 @@ from cache_pipeline.errors import ClientUnknown
 from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
-from cache_pipeline.upstream.quota import ClientState, Grant, Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import ClientState, Grant, Purpose, QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, Waiter
-from cache_pipeline.upstream.quota.quota import NO_PURPOSE
+from cache_pipeline.upstream.quota.quota import NO_PURPOSE, Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import most_in_window
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from cache_pipeline.errors import QuotaUnavailable
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.upstream.quota import ClientState, Grant, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import ClientState, Grant, QuotaPolicy
 from cache_pipeline.upstream.quota.local_share import LocalShare
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.test_quota import acquire_now, settle_answered
 from cache_pipeline_tests.upstream.vendor import Valkey, most_in_window

@@ -16,7 +16,8 @@ from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import SharedTokens, TokenSource
 from cache_pipeline.upstream.oauth.sealing import Seal
-from cache_pipeline.upstream.quota import ClientState, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import ClientState, QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.vendor import Valkey, Vendor, ok, running
 

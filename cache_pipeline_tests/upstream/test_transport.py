@@ -31,8 +31,9 @@ from cache_pipeline.upstream.config import OAuthClient, RetryPolicy, Timeouts, U
 from cache_pipeline.upstream.dialect import Dialect
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.quota import Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, MAX_PAUSE_SECONDS
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.response_body import iterate_body
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running

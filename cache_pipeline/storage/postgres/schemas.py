@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from cache_pipeline.query.series import tenant_schema
 
 #: The tables that rows are written to. Analysts query views of them.
@@ -25,6 +22,10 @@ def reporting_schema(tenant: str) -> str:
 
 def server_name(postgres_url: str) -> str:
     """Return the name of a server in messages: its host, but nothing else of its URL."""
+    # Imported here: the names of the schemas need no driver.
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         return f"PostgreSQL at {conninfo_to_dict(postgres_url).get('host', 'the default address')}"
     except psycopg.Error:

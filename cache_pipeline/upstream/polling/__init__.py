@@ -1,7 +1,6 @@
 """When to poll a job: the guide's schedule (G3), and an adaptive one that omits polls which would be futile."""
 
 from cache_pipeline.upstream.polling.duration_estimates import DurationEstimates
-from cache_pipeline.upstream.polling.duration_store import DurationStore
 from cache_pipeline.upstream.polling.guide_schedule import GuideSchedule
 from cache_pipeline.upstream.polling.poll_times import JobSighting, next_poll
 from cache_pipeline.upstream.polling.poller import DurationMemory, JobPoller, PollPolicy
@@ -9,7 +8,6 @@ from cache_pipeline.upstream.polling.poller import DurationMemory, JobPoller, Po
 __all__ = [
     "DurationEstimates",
     "DurationMemory",
-    "DurationStore",
     "GuideSchedule",
     "JobPoller",
     "JobSighting",

@@ -2,6 +2,5 @@
 
 from cache_pipeline.upstream.quota.allotment import Allotment
 from cache_pipeline.upstream.quota.model import ClientQuota, ClientState, Grant, Purpose, QuotaPolicy, SharedLimit
-from cache_pipeline.upstream.quota.quota import Quota
 
-__all__ = ["Allotment", "ClientQuota", "ClientState", "Grant", "Purpose", "Quota", "QuotaPolicy", "SharedLimit"]
+__all__ = ["Allotment", "ClientQuota", "ClientState", "Grant", "Purpose", "QuotaPolicy", "SharedLimit"]

@@ -7,7 +7,6 @@ from typing import Self
 from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from cache_pipeline.settings import ClientCredentials, VendorAccount
-from cache_pipeline.upstream.config import Issuer
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.vendors.cxone.extract import KNOWN_COLUMNS
 from cache_pipeline.vendors.spec import AccountAddresses
@@ -82,6 +81,8 @@ def find_addresses(account: CxoneAccount) -> AccountAddresses:
     login_url = str(account.login_url) if account.login_url else None
     if account.base_url is not None:
         return AccountAddresses(str(account.base_url), login_url)
+    from cache_pipeline.upstream.config import Issuer
+
     issuer = Issuer(
         url=str(account.issuer), tenant_id=account.tenant_id, allow_insecure_http=account.allow_insecure_http
     )

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import IO, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from cache_pipeline.errors import (
     SchemaMismatch,
@@ -29,10 +29,8 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column
 from cache_pipeline.request_lane import RequestLane
-from cache_pipeline.upstream.config import OAuthClient
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.response_body import iterate_body
 from cache_pipeline.vendors.base import Capabilities, ResultPage, VendorJob, VendorJobStatus
 from cache_pipeline.vendors.cxone.extract import KNOWN_COLUMNS, check_extract, cxone_columns, read_extract
 from cache_pipeline.vendors.http_jobs import get_object
@@ -44,6 +42,9 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
 )
+
+if TYPE_CHECKING:
+    from cache_pipeline.upstream.config import OAuthClient
 
 _JOBS_PATH = "/data-extraction/v1/jobs"
 #: Entity and version of each query type; the oldest of the known versions (7 to 10).
@@ -217,6 +218,9 @@ class CxoneAdapter:
         return fresh_url
 
     async def _download(self, job: VendorJob, file: IO[bytes]) -> None:
+        # Imported here: it takes the HTTP library, which the rules for declarations need not.
+        from cache_pipeline.upstream.response_body import iterate_body
+
         for attempt in range(1, _MAX_DOWNLOADS + 1):
             url = await self._fresh_url(job)
             try:

@@ -34,7 +34,8 @@ from cache_pipeline.upstream.dialect import LimitScope, NamedLimit
 from cache_pipeline.upstream.fact_store import FactStore
 from cache_pipeline.upstream.oauth import SharedTokens
 from cache_pipeline.upstream.polling.duration_store import DurationStore
-from cache_pipeline.upstream.quota import Purpose, Quota, QuotaPolicy
+from cache_pipeline.upstream.quota import Purpose, QuotaPolicy
+from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.storage.redis.test_failover import wait_for_writes
 from cache_pipeline_tests.storage.redis.valkey_servers import ClusteredRedis, clustered_redis

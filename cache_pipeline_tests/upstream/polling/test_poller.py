@@ -6,7 +6,8 @@ import pytest
 import redis.asyncio
 
 from cache_pipeline.errors import UpstreamJobFailed, UpstreamJobOverdue
-from cache_pipeline.upstream.polling import DurationEstimates, DurationStore, GuideSchedule, JobPoller, PollPolicy
+from cache_pipeline.upstream.polling import DurationEstimates, GuideSchedule, JobPoller, PollPolicy
+from cache_pipeline.upstream.polling.duration_store import DurationStore
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Valkey
