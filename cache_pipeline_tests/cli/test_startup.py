@@ -112,7 +112,7 @@ def test_idle_processes_hold_no_arrow(process):
 
 def test_worker_imports_no_web_server():
     imported = imported_by("import cache_pipeline.api.jobs.worker_process")
-    assert imported & {"fastapi_offline", "prometheus_client", "uvicorn"} == set()
+    assert imported & {"prometheus_client", "uvicorn"} == set()
 
 
 def test_code_location_imports_only_what_dagster_does():
