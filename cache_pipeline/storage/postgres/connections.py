@@ -9,11 +9,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from adbc_driver_manager import Error, OperationalError
+from adbc_driver_manager import Error
 
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE, server_name
 
 #: For every connection of psycopg. A pooler in transaction mode gives each transaction another session of the server, and a
 #: statement that was prepared in one session does not exist in the next.
@@ -29,13 +29,17 @@ _MAX_IDLE_SECONDS = 1.0
 
 
 class ConnectionPool:
-    """Connections cloned from one that serves no queries itself: a new one would first read the server's types.
+    """Connections to one server. The first is opened when the pool is first used, so a pool can be made while the server is away.
 
-    Close the pool after use.
+    They are cloned from one that serves no queries itself: a new one would first read the server's types. Close the pool after
+    use.
     """
 
-    def __init__(self, origin: ArrowConnection, max_connections: int = MAX_CONNECTIONS) -> None:
-        self._origin = origin
+    def __init__(self, postgres_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
+        self._url = postgres_url
+        self._origin: ArrowConnection | None = None
+        self._origin_lock = threading.Lock()
+        self._failures = 0
         self._slots = threading.BoundedSemaphore(max_connections)
         self._idle: deque[tuple[ArrowConnection, float]] = deque()
         self._is_closed = False
@@ -70,8 +74,12 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close the idle connections; one that is in use is closed when it is returned."""
-        self._is_closed = True
+        with self._origin_lock:
+            self._is_closed = True
+            origin, self._origin = self._origin, None
         self._close_idle()
+        if origin is not None:
+            _close(origin)
 
     def _close_idle(self) -> None:
         while self._idle:
@@ -87,9 +95,25 @@ class ConnectionPool:
                     return connection
                 _close(connection)
         try:
-            return self._origin.clone()
-        except OperationalError as error:
+            return self._connected().clone()
+        except Error as error:
             raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+
+    def _connected(self) -> ArrowConnection:
+        failures = self._failures
+        with self._origin_lock:
+            if self._origin is not None:
+                return self._origin
+            # A server that does not answer is not waited for by one thread after the other.
+            if self._failures == failures:
+                try:
+                    self._origin = ArrowConnection.connect(self._url)
+                except Error:
+                    self._failures += 1
+                else:
+                    return self._origin
+        # Not the driver's own message, which quotes a URL that it cannot parse, password included.
+        raise HistoryUnavailable(f"{server_name(self._url)} {UNREACHABLE}")
 
     def _put(self, connection: ArrowConnection) -> None:
         if self._is_closed:

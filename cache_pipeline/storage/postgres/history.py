@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
-from adbc_driver_manager import Error, OperationalError, ProgrammingError
+from adbc_driver_manager import Error, ProgrammingError
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable, ReplicaUnavailable
@@ -27,7 +27,6 @@ from cache_pipeline.rows.spool import Spool
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.ports.history import KnownThen, Replacement
 from cache_pipeline.storage.ports.ledger import LeaseLost, LedgerClaim
-from cache_pipeline.storage.postgres.arrow import ArrowConnection
 from cache_pipeline.storage.postgres.chunk_results import read_sent_rows, read_truncation_stats, record_chunks
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.coverage_queries import read_coverages, read_coverages_with_cost
@@ -37,7 +36,7 @@ from cache_pipeline.storage.postgres.ledger import CLOSE_STORED, LOST_CLAIMS
 from cache_pipeline.storage.postgres.metric_coverage import take_over_metrics
 from cache_pipeline.storage.postgres.ranges import multirange, text_array
 from cache_pipeline.storage.postgres.replica import ReadReplica
-from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA, UNREACHABLE, server_name
+from cache_pipeline.storage.postgres.schemas import HISTORY_SCHEMA
 from cache_pipeline.storage.postgres.series_lock import series_lock
 from cache_pipeline.storage.postgres.versions import (
     keep_lost_finality,
@@ -78,21 +77,13 @@ _EXTEND_COVERAGE = SQL(
 
 @contextmanager
 def open_history(postgres_url: str, read_url: str | None = None) -> Generator[PostgresHistory]:
-    """Connect to the history of a server; close its connections at the end.
+    """Yield the history of a server, which is connected to when it is first used; close the connections at the end.
 
     Args:
         postgres_url: The primary.
         read_url: A replica of it, from which rows are read while it is not behind.
-
-    Raises:
-        HistoryUnavailable: The server cannot be reached.
     """
-    try:
-        connection = ArrowConnection.connect(postgres_url)
-    except OperationalError:
-        # The driver's message quotes a URL that it cannot parse, password included.
-        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
-    with connection, closing(ConnectionPool(connection)) as connections, ExitStack() as stack:
+    with closing(ConnectionPool(postgres_url)) as connections, ExitStack() as stack:
         replica = stack.enter_context(closing(ReadReplica(read_url))) if read_url else None
         yield PostgresHistory(connections, replica)
 

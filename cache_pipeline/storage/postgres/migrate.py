@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from psycopg.sql import SQL, Composable, Identifier
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from cache_pipeline.errors import DeclarationConflict, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.report import Report
@@ -40,6 +40,8 @@ from cache_pipeline.storage.postgres.sync_connection import connect
 from cache_pipeline.storage.postgres.version_tables import missing_version_tables
 
 _LOCK = "cache_pipeline.migrations"
+#: SQLSTATE of a statement that a standby refuses, and how those of a lost connection and of a server that stops or starts begin.
+_READ_ONLY, _AWAY = "25006", ("08", "57P")
 _SQL_TYPES: Mapping[ColumnKind, type[sa.types.TypeEngine[Any]] | sa.types.TypeEngine[Any]] = {
     ColumnKind.dimension: sa.Text,
     ColumnKind.integer: sa.BigInteger,
@@ -167,8 +169,15 @@ def _transaction(postgres_url: str) -> Generator[sa.Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
-        if not error.connection_invalidated:
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+        if state == _READ_ONLY:
+            raise HistoryUnavailable(
+                "PostgreSQL is read-only, as a standby is: add target_session_attrs=read-write to CACHE_PIPELINE_POSTGRES_URL"
+            ) from error
+        # An error without a code is the driver's: the connection broke.
+        if not isinstance(cause, psycopg.OperationalError) or (state is not None and not state.startswith(_AWAY)):
             raise
         raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from adbc_driver_manager import Error
 
 from cache_pipeline.errors import HistoryUnavailable, ReplicaUnavailable
-from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
+from cache_pipeline.storage.postgres.arrow import ArrowCursor
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 
 logger = logging.getLogger(__name__)
@@ -39,12 +38,9 @@ class ReadReplica:
     def __init__(
         self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
     ) -> None:
-        self._url = url
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._closing = ExitStack()
-        self._connections: ConnectionPool | None = None
+        self._connections = ConnectionPool(url)
         self._paused_until = 0.0
         self._has_failed = False
 
@@ -68,7 +64,7 @@ class ReadReplica:
 
     def close(self) -> None:
         """Close all connections."""
-        self._closing.close()
+        self._connections.close()
 
     def _caught_up(self, stack: ExitStack, read_position: Callable[[], str]) -> ArrowCursor | None:
         """Return a cursor once the replica has replayed a position, or None if it does not in time."""
@@ -76,11 +72,8 @@ class ReadReplica:
             return None
         position = read_position()
         try:
-            connections = self._connect()
-            if connections is None:
-                return None
             with ExitStack() as opened:
-                cursor = opened.enter_context(connections.transaction())
+                cursor = opened.enter_context(self._connections.transaction())
                 if not self._wait_until_replayed(cursor, position):
                     logger.debug("the replica of PostgreSQL is late, so rows are read from the primary")
                     self._paused_until = self._clock() + _LATE_PAUSE_SECONDS
@@ -103,19 +96,6 @@ class ReadReplica:
             if self._clock() >= deadline:
                 return False
             self._sleep(_POLL_SECONDS)
-
-    def _connect(self) -> ConnectionPool | None:
-        """Return the connections, or None if another thread has just failed to connect while this one waited for it."""
-        with self._lock:
-            if self._connections is None and not self._is_paused():
-                try:
-                    connection = self._closing.enter_context(ArrowConnection.connect(self._url))
-                except Error as error:
-                    self._pause(error)
-                    return None
-                self._connections = ConnectionPool(connection)
-                self._closing.callback(self._connections.close)
-            return self._connections
 
     def _is_paused(self) -> bool:
         return self._clock() < self._paused_until

@@ -10,7 +10,7 @@ from adbc_driver_manager import ProgrammingError
 
 from cache_pipeline.errors import HistoryUnavailable
 from cache_pipeline.storage.postgres import connections as module
-from cache_pipeline.storage.postgres.arrow import ArrowConnection, ArrowCursor
+from cache_pipeline.storage.postgres.arrow import ArrowCursor
 from cache_pipeline.storage.postgres.connections import ConnectionPool
 from cache_pipeline.storage.postgres.history import open_history
 from cache_pipeline_tests.storage.sample_rows import SERIES
@@ -27,10 +27,7 @@ def server(postgres_database: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def pool(postgres_database: str) -> Iterator[ConnectionPool]:
-    with (
-        ArrowConnection.connect(postgres_database) as origin,
-        closing(ConnectionPool(origin, max_connections=3)) as opened,
-    ):
+    with closing(ConnectionPool(postgres_database, max_connections=3)) as opened:
         yield opened
 
 
@@ -53,6 +50,7 @@ def terminate_all(server: psycopg.Connection) -> None:
 def test_many_history_calls_use_few_connections(history_url: str):
     with psycopg.connect(history_url, autocommit=True) as server:
         with open_history(history_url) as history, ThreadPoolExecutor(6) as threads:
+            history.coverage(SERIES)
             before = server.execute(
                 "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
             ).fetchone()

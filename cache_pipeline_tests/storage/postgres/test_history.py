@@ -18,7 +18,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.schema import sort_rows
 from cache_pipeline.query.series import Series
 from cache_pipeline.rows.rows import Rows, RowSource
-from cache_pipeline.storage.postgres.coverage_queries import open_coverage
+from cache_pipeline.storage.postgres.coverage_queries import PostgresCoverage, open_coverage
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.storage.sample_rows import (
@@ -241,10 +241,15 @@ def test_concurrent_writers_update_truncation_stats(history: PostgresHistory):
 )
 @pytest.mark.parametrize("opened", [open_history, open_coverage])
 def test_unreachable_server_error_hides_the_password(
-    url: str, named: str, opened: Callable[[str], AbstractContextManager[object]]
+    url: str, named: str, opened: Callable[[str], AbstractContextManager[PostgresHistory | PostgresCoverage]]
 ):
-    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed, opened(url):
-        pass
+    def read() -> None:
+        with opened(url) as store:
+            assert isinstance(store, PostgresHistory)
+            store.coverage(SERIES)
+
+    with pytest.raises(HistoryUnavailable, match="CACHE_PIPELINE_POSTGRES_URL") as failed:
+        read()
     assert named in str(failed.value)
     assert "hunter2" not in repr(failed.value) + "".join(traceback.format_exception(failed.value))
 

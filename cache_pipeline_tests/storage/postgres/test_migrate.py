@@ -4,17 +4,20 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
-from cache_pipeline.errors import DeclarationConflict, HistoryRefused, UnknownSchemaVersion
+from cache_pipeline.errors import DeclarationConflict, HistoryRefused, HistoryUnavailable, UnknownSchemaVersion
 from cache_pipeline.query.schema import Column, ColumnKind
 from cache_pipeline.query.series import Series
+from cache_pipeline.storage.postgres import migrate as module
 from cache_pipeline.storage.postgres.history import PostgresHistory, open_history
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
 from cache_pipeline_tests.query.declared import declared
-from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of, hours, replacement
+from cache_pipeline_tests.storage.sample_rows import REPORT, SERIES, columns_of, hours, replacement
 
 COLUMNS = columns_of(REPORT)
 
@@ -168,7 +171,7 @@ def test_threads_may_migrate_concurrently(postgres_database: str):
 _MIGRATE = """
 import sys
 from cache_pipeline.storage.postgres.migrate import migrate, pending_changes
-from cache_pipeline_tests.storage.sample_rows import REPORT, columns_of
+from cache_pipeline_tests.storage.sample_rows import REPORT, SERIES, columns_of
 sys.stdin.readline()
 migrate(sys.argv[1], [(REPORT, columns_of(REPORT))])
 """
@@ -195,3 +198,42 @@ def test_malformed_url_is_one_clear_error_without_its_password(url: str):
     with pytest.raises(HistoryRefused, match="CACHE_PIPELINE_POSTGRES_URL") as raised:
         migrate(url, [])
     assert "planted" not in f"{raised.value} {raised.value.remedy} {raised.value.__cause__}"
+
+
+@pytest.mark.parametrize("step", ["command.upgrade", "missing_version_tables", "outdated_views"])
+def test_server_that_fails_over_meanwhile_is_unavailable(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    def end_the_connection(*_arguments: object) -> list[Any]:
+        with psycopg.connect(postgres_database, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        return original(*_arguments)
+
+    owner, _, name = f"{module.__name__}.{step}".rpartition(".")
+    original = getattr(module.command if owner.endswith("command") else module, name)
+    monkeypatch.setattr(f"{owner}.{name}", end_the_connection)
+    with pytest.raises(HistoryUnavailable, match="cannot be reached"):
+        migrate(postgres_database, [(REPORT, COLUMNS)])
+
+
+def test_standby_is_unavailable_until_it_is_promoted(postgres_database: str):
+    with psycopg.connect(postgres_database, autocommit=True) as server:
+        name = server.info.dbname
+        server.execute(SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(Identifier(name)))
+        with pytest.raises(HistoryUnavailable, match="target_session_attrs=read-write"):
+            migrate(postgres_database, [(REPORT, COLUMNS)])
+        server.execute(SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(Identifier(name)))
+    migrate(postgres_database, [(REPORT, COLUMNS)])
+
+
+def test_history_can_be_opened_before_its_server_answers(history_url: str):
+    with (
+        open_history("postgresql://127.0.0.1:1/nobody") as away,
+        pytest.raises(HistoryUnavailable, match=r"127\.0\.0\.1"),
+    ):
+        away.coverage(SERIES)
+    with open_history(history_url) as history:
+        assert history.coverage(SERIES) is not None
