@@ -69,7 +69,7 @@ def test_missing_permission_fails_no_run_and_is_warned_of_once(
     with open_bench(servers, tmp_path, declaration(), vendor) as bench:
         runs = [_run(bench, instance) for _ in range(2)]
         warnings = [
-            [entry for entry in instance.all_logs(run.run_id) if "without names" in entry.user_message] for run in runs
+            [entry for entry in instance.all_logs(run.run_id) if "not updated" in entry.user_message] for run in runs
         ]
         assert [len(each) for each in warnings] == [1, 0]
         assert "routing:queue:view" in str(_metadata(runs[1])["problem"])
