@@ -1,12 +1,15 @@
 """Service files that cannot run here are compared with what they name: commands, settings and files."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cache_pipeline.cli.init import init
 from cache_pipeline.cli.main import cli
 from cache_pipeline.settings import Settings
 from cache_pipeline_tests.deploy.rules import REPOSITORY
@@ -76,3 +79,20 @@ def test_compose_names_existing_settings_commands_and_files():
 )
 def test_untested_files_say_so(path):
     assert "UNTESTED" in path.read_text()
+
+
+def copied_into_image(dockerfile):
+    """Return the paths of the build's context that a Dockerfile copies."""
+    lines = re.findall(r"(?m)^COPY (?!--from)(.*)$", dockerfile.read_text())
+    return {source for line in lines for source in line.split()[:-1]}
+
+
+def test_everything_an_image_copies_is_in_its_context(tmp_path):
+    assert CliRunner().invoke(init, [str(tmp_path)]).exit_code == 0
+    for folder in (REPOSITORY, tmp_path):
+        included = {line[1:] for line in (folder / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+        copied = copied_into_image(folder / "deploy/container/Dockerfile")
+        assert copied, folder
+        for path in copied:
+            assert (folder / path).exists(), path
+            assert path.split("/")[0] in included, path
