@@ -130,7 +130,7 @@ def _make_rows(what: str, ours: Mapping[str, list[_PageLoad]], theirs: Mapping[s
     def median(views: list[_PageLoad], of: str) -> float:
         return statistics.median(getattr(view, of) for view in views)
 
-    target = Target("ours", "<=", 1.0) if what == "first view, cold" else None
+    target = Target("ours", "<=", 0.5) if what == "first view, cold" else None
     seconds = {_PEER: median(peers, "seconds")} if peers else {}
     kilobytes = {_PEER: median(peers, "kilobytes")} if peers else {}
     return [
