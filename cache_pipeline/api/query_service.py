@@ -38,10 +38,10 @@ from cache_pipeline.settings import Settings
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ports.api_keys import Principal
+from cache_pipeline.storage.ports.idempotency import IdempotencyKeys
 from cache_pipeline.storage.ports.jobs import (
     Admission,
     ApiJob,
-    IdempotencyKeys,
     JobEvents,
     JobOutlook,
     JobState,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.storage.ports.api_keys import Principal
-from cache_pipeline.storage.ports.counts import RequestCounts
+from cache_pipeline.storage.ports.counters import RequestCounts
 
 _WINDOW_SECONDS = 60
 _FLUSH_SECONDS = 1.0

@@ -21,7 +21,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
-from cache_pipeline.storage.ports.counts import Demand
+from cache_pipeline.storage.ports.demand import Demand
 
 #: Chunks that retries use, each smaller than the one before.
 _CHUNK_SIZES = ("P1W", "P1D", "PT1H", "PT30M")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cache_pipeline.fetch.staging import Staging
     from cache_pipeline.service.export import Exporter
     from cache_pipeline.service.report_service import ReportService
-    from cache_pipeline.storage.ports.counts import Demand
+    from cache_pipeline.storage.ports.demand import Demand
     from cache_pipeline.storage.ports.history import CoverageReader, History
     from cache_pipeline.storage.published import EdgeTier
 

@@ -18,7 +18,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.settings import read_settings
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.ports.counts import Demand
+from cache_pipeline.storage.ports.demand import Demand
 from cache_pipeline.storage.redis.demand import RedisDemandCounter
 from cache_pipeline_tests.orchestration.workbench import Bench, declaration, open_bench
 from cache_pipeline_tests.query.declared import declared as report_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.aio import finish
 from cache_pipeline.errors import RedisUnavailable
-from cache_pipeline.storage.ports.counts import MetricCounts
+from cache_pipeline.storage.ports.counters import MetricCounts
 
 _FLUSH_SECONDS = 1.0
 #: Why a request was refused with 401.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.query.series import CanonicalQuery
-from cache_pipeline.storage.ports.counts import DemandCounter
+from cache_pipeline.storage.ports.demand import DemandCounter
 
 _FLUSH_SECONDS = 1.0
 #: Different queries counted between two flushes, so that a caller who invents queries cannot fill the memory.

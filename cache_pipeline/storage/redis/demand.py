@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.series import CanonicalQuery
 from cache_pipeline.redis_errors import translated_failures
-from cache_pipeline.storage.ports.counts import Demand
+from cache_pipeline.storage.ports.demand import Demand
 
 _RETENTION_HOURS = 24
 #: Different queries that are counted per hour, so that a caller who invents intervals by the thousand does not fill memory.

@@ -9,7 +9,8 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from cache_pipeline.redis_errors import translated_failures
-from cache_pipeline.storage.ports.jobs import JOB_RETENTION, IdempotencyKeyReused
+from cache_pipeline.storage.ports.idempotency import IdempotencyKeyReused
+from cache_pipeline.storage.ports.jobs import JOB_RETENTION
 
 _RETENTION_SECONDS = int(JOB_RETENTION.total_seconds())
 

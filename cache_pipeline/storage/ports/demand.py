@@ -1,8 +1,8 @@
-"""Counts that the processes of the HTTP API share."""
+"""Demand: how often the callers of the HTTP API request which queries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,45 +45,5 @@ class DemandCounter(Protocol):
 
         Raises:
             RedisUnavailable: Nothing can be read.
-        """
-        ...
-
-
-class MetricCounts(Protocol):
-    """The counts of the metrics, by names that the caller chooses."""
-
-    async def add(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Add to counts and to sums of seconds, all or none of them.
-
-        Raises:
-            RedisUnavailable: Nothing was added.
-        """
-        ...
-
-    async def read(self) -> dict[str, float]:
-        """Return the counts and sums by name.
-
-        Raises:
-            RedisUnavailable: Nothing can be read.
-        """
-        ...
-
-    async def read_today(self) -> dict[str, float]:
-        """Return the counts of the present day in UTC by name.
-
-        Raises:
-            RedisUnavailable: Nothing can be read.
-        """
-        ...
-
-
-class RequestCounts(Protocol):
-    """The requests of each API key by minute."""
-
-    async def add(self, minute: int, requests: Mapping[str, int]) -> dict[str, int]:
-        """Add the requests of some keys in a minute since the epoch, and return the totals of these keys.
-
-        Raises:
-            RedisUnavailable: Nothing is known of other processes.
         """
         ...
