@@ -15,10 +15,10 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import Series
 from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.storage.coverage import Coverage, coverage_of_metrics
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.fetch_times import fetch_time_column, parse_fetch_times
 from cache_pipeline.storage.postgres.ranges import bounds_as_json, intervals_of
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE, server_name
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+from cache_pipeline.storage.postgres.sync_connection import connect
 
 _COVERAGE_COLUMNS = """
     c.series, to_json(c.metrics)::text, {final}::text, {provisional}::text, {unverified}::text, {unexpected}::text, c.watermark, {fetch_times}
@@ -47,14 +47,9 @@ def open_coverage(postgres_url: str) -> Generator[PostgresCoverage]:
     An Arrow connection first reads the server's types, which takes half a second with a thousand reports.
 
     Raises:
-        HistoryUnavailable: The server cannot be reached.
+        HistoryUnavailable: The server cannot be reached, or refuses the login.
     """
-    try:
-        connection = psycopg.connect(postgres_url, **WITHOUT_PREPARED_STATEMENTS)
-    except psycopg.Error:
-        # The driver's message quotes a URL that it cannot parse, password included.
-        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
-    with connection:
+    with connect(postgres_url) as connection:
         yield PostgresCoverage(connection)
 
 

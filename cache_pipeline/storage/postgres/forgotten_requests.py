@@ -9,9 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from cache_pipeline.errors import HistoryUnavailable
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE, server_name
+from cache_pipeline.storage.postgres.sync_connection import connect
 
 
 @contextmanager
@@ -19,14 +17,9 @@ def open_forgotten_requests(postgres_url: str) -> Generator[ForgottenRequests]:
     """Connect to a server.
 
     Raises:
-        HistoryUnavailable: It cannot be reached.
+        HistoryUnavailable: It cannot be reached, or refuses the login.
     """
-    try:
-        connection = psycopg.connect(postgres_url, autocommit=True, **WITHOUT_PREPARED_STATEMENTS)
-    except psycopg.Error:
-        # The driver's message quotes a URL that it cannot parse, password included.
-        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
-    with connection:
+    with connect(postgres_url, autocommit=True) as connection:
         yield ForgottenRequests(connection)
 
 

@@ -14,21 +14,19 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from cache_pipeline.errors import CommandError, HistoryUnavailable
+from cache_pipeline.errors import CommandError
 from cache_pipeline.query.person import Person
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.series import Series
 from cache_pipeline.storage.personal_data import Erasure
 from cache_pipeline.storage.postgres.ad_hoc_series import deletion_statements
-from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import (
     HISTORY_SCHEMA,
     OWN_SCHEMA,
-    UNREACHABLE,
     VERSIONS_SCHEMA,
-    server_name,
 )
 from cache_pipeline.storage.postgres.stored_series import delete_series
+from cache_pipeline.storage.postgres.sync_connection import connect
 
 _LOCK = "cache_pipeline.forget"
 _TEXTS = ("text", "character varying", "json", "jsonb", "text[]")
@@ -60,15 +58,10 @@ def open_personal_data(
         dagster_tables: The names of Dagster's tables.
 
     Raises:
-        HistoryUnavailable: The server cannot be reached.
+        HistoryUnavailable: The server cannot be reached, or refuses the login.
         CommandError: Another process is forgetting someone.
     """
-    try:
-        connection = psycopg.connect(postgres_url, autocommit=True, **WITHOUT_PREPARED_STATEMENTS)
-    except psycopg.Error:
-        # The driver's message quotes a URL that it cannot parse, password included.
-        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from None
-    with connection:
+    with connect(postgres_url, autocommit=True) as connection:
         row = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [_LOCK]).fetchone()
         if not row or not row[0]:
             raise CommandError("another process is forgetting a person now: run the command again when it has ended")

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
-from cache_pipeline.storage.postgres.schemas import UNREACHABLE
+from cache_pipeline.storage.postgres.schemas import UNREACHABLE, server_name
 
 #: Server messages that mean a URL will never work, with the cause as we report it. Messages are matched in English, which most
 #: servers use; a refusal in another language is only reported later, after retries.
@@ -29,7 +29,7 @@ _REFUSALS = (
 _CONNECT_SECONDS = 10
 
 
-def connect(postgres_url: str) -> psycopg.Connection[Any]:
+def connect(postgres_url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """Connect to the server.
 
     Raises:
@@ -38,12 +38,12 @@ def connect(postgres_url: str) -> psycopg.Connection[Any]:
     """
     timeout = {} if "connect_timeout" in _parse_url(postgres_url) else {"connect_timeout": _CONNECT_SECONDS}
     try:
-        return psycopg.connect(postgres_url, **timeout, **WITHOUT_PREPARED_STATEMENTS)
+        return psycopg.connect(postgres_url, autocommit=autocommit, **timeout, **WITHOUT_PREPARED_STATEMENTS)
     except psycopg.OperationalError as error:
         for pattern, cause in _REFUSALS:
             if re.search(pattern, str(error)):
                 raise HistoryRefused(f"PostgreSQL refuses CACHE_PIPELINE_POSTGRES_URL: {cause}") from error
-        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+        raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from error
 
 
 def _parse_url(postgres_url: str) -> Mapping[str, object]:
