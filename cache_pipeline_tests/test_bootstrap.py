@@ -50,7 +50,7 @@ def test_startup_waits_for_server_and_logs_attempts(closed_port, caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(lines) == 7
     assert all("planted-secret" not in line for line in lines)
-    assert lines[1].startswith("attempt 2: PostgreSQL cannot be reached")
+    assert lines[1].startswith("attempt 2: PostgreSQL at 127.0.0.1 cannot be reached")
     assert lines[1].endswith("trying again in 1.0 s, for at most 30 s")
 
 

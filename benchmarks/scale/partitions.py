@@ -15,7 +15,7 @@ from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import Column, ColumnKind, to_arrow_schema
 from cache_pipeline.query.series import CanonicalQuery, Series
 from cache_pipeline.rows.rows import Rows
-from cache_pipeline.service.planner import StoredSeries, make_plan
+from cache_pipeline.service.plan import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.ports.history import Replacement

@@ -18,7 +18,7 @@ from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.payload import find_report_for
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import clip_to_now
-from cache_pipeline.service.planner import StoredSeries, make_plan
+from cache_pipeline.service.plan import StoredSeries, make_plan
 from cache_pipeline.storage.coverage import Coverage, FetchTime
 from cache_pipeline.storage.freshness import FreshnessRule
 from cache_pipeline.storage.ttl import HOT_TTL, freshness_ttl

@@ -31,7 +31,7 @@ from cache_pipeline.fair_slots import FairSlots
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.report import Report
 from cache_pipeline.service.cached_answers import Hit, Miss
-from cache_pipeline.service.planner import AnswerSource, Plan, QuotaHeadroom
+from cache_pipeline.service.plan import AnswerSource, Plan, QuotaHeadroom
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.service.shared_answers import SharedAnswers
 from cache_pipeline.settings import Settings

@@ -21,7 +21,7 @@ from cache_pipeline.vendors.spec import VendorSpec
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from cache_pipeline.service.planner import QuotaHeadroom
+    from cache_pipeline.service.plan import QuotaHeadroom
     from cache_pipeline.upstream.config import RetryPolicy, UpstreamConfig
     from cache_pipeline.upstream.polling import JobPoller
     from cache_pipeline.upstream.quota import QuotaPolicy
@@ -200,7 +200,7 @@ async def quota_headroom(settings: Settings, report: Report, lane: Lane) -> Quot
     Raises:
         SettingsError: No Redis URL is set.
     """
-    from cache_pipeline.service.planner import QuotaHeadroom
+    from cache_pipeline.service.plan import QuotaHeadroom
 
     async with open_quotas(settings) as quotas:
         if report.account_id not in quotas:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cache_pipeline.query.schema import Column
-    from cache_pipeline.service.planner import Plan
+    from cache_pipeline.service.plan import Plan
     from cache_pipeline.storage.answer import Answer
 
 _COLOURS = {"hot": "green", "history": "green", "roll_up": "cyan", "vendor": "yellow"}
@@ -118,7 +118,7 @@ def _plan_table(plan: Plan) -> Table:
     from rich import box
     from rich.table import Table
 
-    from cache_pipeline.service.planner import AnswerSource
+    from cache_pipeline.service.plan import AnswerSource
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("source", "report", "interval", "reason"):

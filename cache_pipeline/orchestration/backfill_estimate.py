@@ -24,7 +24,7 @@ from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Report
 
 if TYPE_CHECKING:
-    from cache_pipeline.service.planner import Plan
+    from cache_pipeline.service.plan import Plan
     from cache_pipeline.service.report_service import ReportService
 
 ESTIMATE_JOB = "estimate_job"

@@ -13,7 +13,8 @@ from cache_pipeline.fetch.upstream_jobs import QueryProgress
 from cache_pipeline.query.completeness import ChunkResult
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.series import CanonicalQuery, Series
-from cache_pipeline.service.planner import AnswerSource, Plan, Planner, StoredParts
+from cache_pipeline.service.plan import AnswerSource, Plan, StoredParts
+from cache_pipeline.service.planner import Planner
 from cache_pipeline.storage.answer import Answer, render, roll_up_completeness
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.freshness import FreshnessRule

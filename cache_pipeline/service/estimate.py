@@ -6,7 +6,7 @@ import asyncio
 
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import Cost, Plan, QuotaHeadroom, StoredSeries, make_plan
+from cache_pipeline.service.plan import Cost, Plan, QuotaHeadroom, StoredSeries, make_plan
 from cache_pipeline.service.report_service import ReportService
 from cache_pipeline.storage.coverage import Coverage
 

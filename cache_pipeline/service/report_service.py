@@ -27,7 +27,8 @@ from cache_pipeline.service.clipping import clip_request
 from cache_pipeline.service.listed_names import ListedNames
 from cache_pipeline.service.live_answers import LiveAnswers
 from cache_pipeline.service.past_answers import PastAnswers
-from cache_pipeline.service.planner import Plan, Planner, QuotaHeadroom, make_hot_plan
+from cache_pipeline.service.plan import Plan, QuotaHeadroom, make_hot_plan
+from cache_pipeline.service.planner import Planner
 from cache_pipeline.storage.answer import Answer
 from cache_pipeline.storage.coalescer import Coalescer
 from cache_pipeline.storage.ports.history import History

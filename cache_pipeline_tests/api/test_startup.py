@@ -110,7 +110,9 @@ def test_api_and_worker_wait_for_late_database(tmp_path, postgres_database, redi
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
             assert refused.headers["Content-Type"] == "application/problem+json"
             wait_until(
-                lambda: "attempt 2: PostgreSQL cannot be reached" in (tmp_path / "worker" / "log").read_text(),
+                lambda: (
+                    "attempt 2: PostgreSQL at 127.0.0.1 cannot be reached" in (tmp_path / "worker" / "log").read_text()
+                ),
                 tmp_path / "worker",
             )
             assert worker.poll() is None

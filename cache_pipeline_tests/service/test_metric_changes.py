@@ -13,7 +13,7 @@ from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.report import Report
-from cache_pipeline.service.planner import AnswerSource
+from cache_pipeline.service.plan import AnswerSource
 from cache_pipeline.vendors.genesys import adapter
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import OpenWorld, World

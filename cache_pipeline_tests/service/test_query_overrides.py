@@ -11,7 +11,7 @@ from cache_pipeline.errors import InvalidQuery
 from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides
-from cache_pipeline.service.planner import AnswerSource, Cost
+from cache_pipeline.service.plan import AnswerSource, Cost
 from cache_pipeline_tests.query.declared import declared
 from cache_pipeline_tests.world import NOON, OpenWorld
 

@@ -14,7 +14,7 @@ from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import clip_to_now
 from cache_pipeline.query.series import CanonicalQuery
-from cache_pipeline.service.planner import (
+from cache_pipeline.service.plan import (
     AnswerSource,
     Cost,
     Plan,
