@@ -155,6 +155,17 @@ def read_interval(source: Mapping[str, object], name: str) -> Interval:
         raise SchemaMismatch(f"{name}: {error}") from error
 
 
+def to_whole_number(value: object, name: str) -> int:
+    """Return a value as an integer of 64 bits.
+
+    Raises:
+        SchemaMismatch: It is none; so are Infinity and NaN, which Python reads in JSON.
+    """
+    if not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < 2**63 and value == int(value):
+        return int(value)
+    raise SchemaMismatch(f"{name} is {value!r} where a whole number was expected")
+
+
 def _malformed(response: httpx.Response, error: Exception) -> MalformedBody:
     return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
 

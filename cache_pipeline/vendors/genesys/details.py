@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cache_pipeline.errors import SchemaMismatch
 from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.calendar import floor_to_step, list_buckets, next_boundary
 from cache_pipeline.query.filters import Filter
@@ -36,7 +35,14 @@ from cache_pipeline.vendors.genesys.vendor_filter import (
     split_by_level,
     vendor_filter,
 )
-from cache_pipeline.vendors.json_body import read_instant, read_mappings, read_optional_text, read_text, read_texts
+from cache_pipeline.vendors.json_body import (
+    read_instant,
+    read_mappings,
+    read_optional_text,
+    read_text,
+    read_texts,
+    to_whole_number,
+)
 
 Source = Mapping[str, object]
 Row = dict[str, object]
@@ -109,14 +115,8 @@ def _session_metrics(sessions: Iterable[Source], report: Report) -> Row:
         for metric in read_mappings(session, "metrics"):
             name = read_text(metric, "name")
             if name in sums:
-                sums[name] += _whole_number(metric.get("value"), name)
+                sums[name] += to_whole_number(metric.get("value"), name)
     return {to_snake_case(name): total for name, total in sums.items()}
-
-
-def _whole_number(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise SchemaMismatch(f"{name} is {value!r} where a whole number was expected")
-    return int(value)
 
 
 def _segments(source: Source, report: Report) -> Iterator[Row]:

@@ -29,6 +29,7 @@ from cache_pipeline.vendors.json_body import (
     read_optional_text,
     read_text,
     read_texts,
+    to_whole_number,
 )
 from cache_pipeline.vendors.spec import LiveReading, LiveRequest, LiveRow
 
@@ -153,15 +154,18 @@ def _since(stats: Mapping[str, object], observed_at: datetime) -> datetime | Non
         return None
     value = _whole_number(stats, "longest", "calculatedMetricValue")
     if value >= _FIRST_INSTANT_MS:
-        return datetime.fromtimestamp(value / 1000, UTC)
+        try:
+            return datetime.fromtimestamp(value / 1000, UTC)
+        except (OverflowError, OSError, ValueError):
+            raise SchemaMismatch(f"longest: calculatedMetricValue is {value!r} where an instant was expected") from None
     return observed_at - timedelta(milliseconds=value)
 
 
 def _whole_number(stats: Mapping[str, object], metric: str, name: str) -> int:
-    value = stats.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise SchemaMismatch(f"{metric}: {name} is {value!r} where a whole number was expected")
-    return int(value)
+    value = to_whole_number(stats.get(name), f"{metric}: {name}")
+    if value < 0:
+        raise SchemaMismatch(f"{metric}: {name} is {value} where a whole number was expected")
+    return value
 
 
 def read_presences(answer: Mapping[str, object]) -> dict[str, str]:

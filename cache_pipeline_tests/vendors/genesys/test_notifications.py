@@ -8,7 +8,14 @@ import pytest
 
 from cache_pipeline.errors import PushLost, SchemaMismatch
 from cache_pipeline.simulator import SimulatorSettings
-from cache_pipeline.vendors.genesys.notifications import PushTimes, QueuePush, read_notification
+from cache_pipeline.vendors.genesys.notifications import (
+    PushTimes,
+    QueuePush,
+    QueueState,
+    _apply,
+    _Socket,
+    read_notification,
+)
 from cache_pipeline.vendors.spec import LiveRequest
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 from cache_pipeline_tests.vendors.workbench import INSTANT, simulated_vendor
@@ -162,3 +169,25 @@ def test_both_forms_of_a_notification_are_read():
 def test_other_forms_are_refused(body):
     with pytest.raises(SchemaMismatch):
         list(read_notification({"eventBody": body}, "q"))
+
+
+@pytest.mark.parametrize(
+    "value", ["1e999", "NaN", "-Infinity", "1e18", "253402300800000", "1" + 400 * "0", "-1", "true"]
+)
+@pytest.mark.parametrize("form", ["nested", "flat"])
+@pytest.mark.parametrize("metric", ["oWaiting", "oLongestWaiting"])
+def test_number_that_is_none_ends_the_connection(value, form, metric):
+    name = "calculatedMetricValue" if metric == "oLongestWaiting" else "count"
+    if (metric, value) in {("oWaiting", "1e18"), ("oWaiting", "253402300800000")}:
+        value = "1e19"
+    known = f'"metric": "{metric}"'
+    body = (
+        f'{{"group": {{"queueId": "q"}}, "data": [{{"metrics": [{{{known}, "stats": {{"{name}": {value}}}}}]}}]}}'
+        if form == "nested"
+        else f'{{"results": [{{"data": [{{{known}, "{name}": {value}}}]}}]}}'
+    )
+    topic = "v2.analytics.queues.q.observations"
+    socket = _Socket(None, {topic: "q"}, _now())
+    state = QueueState(LiveRequest(REPORT, ["q"], _now), {})
+    with pytest.raises(PushLost, match="not as documented"):
+        _apply(socket, f'{{"topicName": "{topic}", "eventBody": {body}}}', state, _now())
