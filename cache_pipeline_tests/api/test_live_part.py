@@ -59,7 +59,9 @@ async def test_one_answer_has_history_and_the_present(open_api):
         assert {row["state"] for row in rows if row["interval_start"]} <= {"final", "provisional"}
         assert "provisional" in {row["state"] for row in rows}
         now = [row for row in rows if row["state"] == "live"]
-        assert (len(now), sum(row["o_waiting"] for row in now)) == (3, 1)
+        assert len(now) == 3
+        # By day another call may wait as well.
+        assert sum(row["o_waiting"] for row in now) >= 1
         assert all(row["queue_name"] for row in rows)
         assert {row["n_offered"] for row in now} == {None} == {row["service_level"] for row in now}
         offered = plain["columns"].index("n_offered")
