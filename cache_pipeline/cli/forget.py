@@ -13,10 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cache_pipeline.account_upkeep import follow_deletions
 from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.bootstrap.services import forget
+from cache_pipeline.followed_deletions import follow_deletions
 from cache_pipeline.service.forget import REMOVED_BY_TIME, FollowedDeletion, Receipt
 from cache_pipeline.settings import read_settings
 

@@ -24,7 +24,8 @@ from cache_pipeline.redis_connection import (
 )
 from cache_pipeline.settings import is_loopback
 
-_MIN_POSTGRES_VERSION = 14
+#: The oldest version that the PostgreSQL project supports; docs/account.md names it too.
+MIN_POSTGRES_VERSION = 15
 _REPLICA = "PostgreSQL's read replica"
 _MAX_REPLICA_SECONDS = 60
 _MIN_REDIS_VERSION = (6, 2)
@@ -72,13 +73,13 @@ async def check_postgres(
         verified = encrypted and connection.info.get_parameters().get("sslmode") == "verify-full"
     version, there, is_standby = row or (0, here, False)
     major = version // 10_000
-    if major < _MIN_POSTGRES_VERSION:
+    if major < MIN_POSTGRES_VERSION:
         return [
             CheckResult(
                 "PostgreSQL",
                 CheckStatus.failed,
-                f"version {major} is too old: it has no multiranges",
-                f"use PostgreSQL {_MIN_POSTGRES_VERSION} or newer",
+                f"version {major} is too old",
+                f"use PostgreSQL {MIN_POSTGRES_VERSION} or newer",
             )
         ]
     if is_standby:

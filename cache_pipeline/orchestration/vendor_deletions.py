@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from cache_pipeline.account_upkeep import follow_deletions
+from cache_pipeline.followed_deletions import follow_deletions
 from cache_pipeline.orchestration.dagster_compat import instance_tables
 from cache_pipeline.orchestration.resources import EngineResource, reported_failures
 from cache_pipeline.query.report import Report

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cache_pipeline.doctor.databases import MIN_POSTGRES_VERSION
 from cache_pipeline.query.report import FetchOptions, FreshnessOptions, PublishOptions, Report
 from cache_pipeline.settings import Settings
 
@@ -37,6 +38,10 @@ def test_reference_has_every_report_field(site):
 def test_reference_has_every_setting(site):
     text = words(site / "reference" / "settings" / "index.html")
     assert [name for name in Settings.model_fields if f"CACHE_PIPELINE_{name.upper()}" not in text] == []
+
+
+def test_account_page_names_the_oldest_supported_postgresql(site):
+    assert f"PostgreSQL {MIN_POSTGRES_VERSION} or newer" in words(site / "account" / "index.html")
 
 
 def test_reference_has_every_command(site):
