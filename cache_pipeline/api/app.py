@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -129,44 +129,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         declared, declared_live = load_all_reports(settings) if reports is None else (reports, {})
         declared_live = declared_live if live_reports is None else live_reports
-        async with AsyncExitStack() as stack:
-            report_service = await stack.enter_async_context(open_service(settings, declared=tuple(declared.values())))
-            limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
-            report_service = replace(report_service, limits=limits)
-            pool = await stack.enter_async_context(
-                connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS)
-            )
-            redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
-            vendor_clients = {
-                account_id: await stack.enter_async_context(open_cookieless_client(settings, account_id, redis))
-                for account_id in asked_accounts
-            }
-            query_service = QueryService(
-                settings=settings,
-                report_service=report_service,
-                reports=declared,
-                live_reports=declared_live,
-                quotas=await stack.enter_async_context(open_quotas(settings)),
-                jobs=PostgresJobStore(pool),
-                queue=await stack.enter_async_context(open_queue(settings)),
-                events=RedisJobEvents(redis),
-                api_keys=ApiKeyCache(PostgresApiKeyStore(pool)),
-                rate_limiter=RateLimiter(RedisRequestCounts(redis), settings.api.requests_per_minute),
-                parse_cache=ParseCache(clock),
-                counters=ProcessCounters(RedisMetricCounts(redis, clock)),
-                idempotency=RedisIdempotencyKeys(redis),
-                ad_hoc_requests=AdHocRequests(PostgresAdHocSeries(pool, settings.required_postgres_url())),
-                submitted_queries=PostgresSubmittedQueries(pool),
-                demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
-                heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
-                check_redis=partial(check_writable, redis),
-                status_queries=PostgresStatusQueries(pool),
-                manifest_cache=open_manifest_cache(settings),
-                shared_answers=SharedAnswers(RedisSharedAnswers(redis), report_service.single_flight),
-                coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
-                clock=clock,
-                vendor_clients=vendor_clients,
-            )
+        async with _open_query_service(settings, declared, declared_live, asked_accounts, clock) as query_service:
             app.state.query_service = query_service
             flushing = (
                 query_service.rate_limiter.run(),
@@ -177,7 +140,7 @@ def create_app(
             pushes = [
                 LivePush(live, report, settings.tenant).run()
                 for report in declared_live.values()
-                if settings.api.push and (live := report_service.live) is not None
+                if settings.api.push and (live := query_service.report_service.live) is not None
             ]
             async with run_in_background(query_service.events.listen(), *flushing, *pushes):
                 yield
@@ -204,6 +167,68 @@ def create_app(
     app.router.routes.extend(vendor_routes(served))
     app.router.routes.extend(shared_job_routes(sharing))
     app.router.routes.extend(pass_through_routes(passed_paths))
+    _add_middleware(app, settings, served)
+    _handle_errors(app, served)
+    _document_problems(app)
+    return app
+
+
+@asynccontextmanager
+async def _open_query_service(
+    settings: Settings,
+    reports: Mapping[str, Report],
+    live_reports: Mapping[str, LiveReport],
+    asked_accounts: Set[str],
+    clock: Callable[[], datetime],
+) -> AsyncGenerator[QueryService]:
+    """Connect to the stores, the queue and the vendors, and yield the service that answers requests.
+
+    Args:
+        settings: Settings of the deployment.
+        reports: The declared reports by name.
+        live_reports: The declared live reports by name.
+        asked_accounts: The vendor accounts to which requests are passed on.
+        clock: The current time in UTC.
+    """
+    async with AsyncExitStack() as stack:
+        report_service = await stack.enter_async_context(open_service(settings, declared=tuple(reports.values())))
+        limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
+        report_service = replace(report_service, limits=limits)
+        pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS))
+        redis = await stack.enter_async_context(open_redis(settings.required_redis_url()))
+        vendor_clients = {
+            account_id: await stack.enter_async_context(open_cookieless_client(settings, account_id, redis))
+            for account_id in sorted(asked_accounts)
+        }
+        yield QueryService(
+            settings=settings,
+            report_service=report_service,
+            reports=reports,
+            live_reports=live_reports,
+            quotas=await stack.enter_async_context(open_quotas(settings)),
+            jobs=PostgresJobStore(pool),
+            queue=await stack.enter_async_context(open_queue(settings)),
+            events=RedisJobEvents(redis),
+            api_keys=ApiKeyCache(PostgresApiKeyStore(pool)),
+            rate_limiter=RateLimiter(RedisRequestCounts(redis), settings.api.requests_per_minute),
+            parse_cache=ParseCache(clock),
+            counters=ProcessCounters(RedisMetricCounts(redis, clock)),
+            idempotency=RedisIdempotencyKeys(redis),
+            ad_hoc_requests=AdHocRequests(PostgresAdHocSeries(pool, settings.required_postgres_url())),
+            submitted_queries=PostgresSubmittedQueries(pool),
+            demand=DemandRecorder(lambda tenant: RedisDemandCounter(redis, tenant, clock)),
+            heartbeats=RedisWorkerHeartbeats(redis, settings.jobs.lease_seconds),
+            check_redis=partial(check_writable, redis),
+            status_queries=PostgresStatusQueries(pool),
+            manifest_cache=open_manifest_cache(settings),
+            shared_answers=SharedAnswers(RedisSharedAnswers(redis), report_service.single_flight),
+            coalescer=await stack.enter_async_context(Coalescer[Any, None]()),
+            clock=clock,
+            vendor_clients=vendor_clients,
+        )
+
+
+def _add_middleware(app: FastAPI, settings: Settings, served: Sequence[ServedApi]) -> None:
     # The middleware added last is the outermost.
     app.add_middleware(KnownUrls)
     app.add_middleware(RequestLimits, max_bytes=settings.api.max_body_bytes)
@@ -231,9 +256,6 @@ def create_app(
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    _handle_errors(app, served)
-    _document_problems(app)
-    return app
 
 
 def _handle_errors(app: FastAPI, served: Sequence[ServedApi]) -> None:
