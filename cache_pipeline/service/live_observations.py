@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.service.live_answers import LiveAnswers, document_key, live_key
 from cache_pipeline.storage.answer import Answer, DeliveryMode, describe_answer
-from cache_pipeline.storage.ttl import LIVE_TTL
 
 
 @dataclass(frozen=True)
@@ -52,5 +51,5 @@ class LiveObservations:
 
     async def _ask_for(self, report: LiveReport, tenant: str, ids: Sequence[str], key: str) -> Answer:
         observed = await self.answers.observe(report, tenant, ids=ids)
-        await self.answers.hot.put_for(key, observed.document, LIVE_TTL, observed.seconds)
+        await self.answers.store(key, observed.document, observed.seconds)
         return observed.document

@@ -123,6 +123,10 @@ async def test_of_many_users_those_of_the_query_are_asked_for(open_api):
             answer = await api.http.post(USERS, json=body, headers=headers)
             assert {each["group"]["userId"] for each in answer.json()["results"]} <= set(users[:2])
         assert await _observed(api) == 1
+        # Without Redis a process asks no more often.
+        await api.redis.flushdb()
+        assert (await api.http.post(USERS, json=body, headers=headers)).content == answer.content
+        assert await _observed(api) == 1
         assert (
             await api.http.post(
                 USERS, json=body | {"filter": {"type": "or", "predicates": predicates[2:]}}, headers=headers
