@@ -20,6 +20,8 @@ REQUEST_ID, TRACE_PARENT = _CORRELATION_HEADERS = (b"x-request-id", b"traceparen
 JOB_TIER = "job"
 _RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 32 * 1024
+#: Longer questions are sent as the body of a POST. The path has a limit of its own before, in ``http_protocol``.
+MAX_QUERY_BYTES = 16 * 1024
 #: The API serves no pages that another page may frame, and browsers must not guess types.
 _SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"frame-ancestors 'none'"))
 #: An event stream has no end, and no headers worth a HEAD request.
@@ -54,7 +56,7 @@ def allowed_methods(methods: set[str], path: str) -> str:
 
 
 class RequestLimits:
-    """Refuses requests whose headers or body are too large, or whose body does not arrive in time, before they cost anything."""
+    """Refuses requests whose query string, headers or body are too large, or whose body does not arrive in time, before they cost anything."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, body_seconds: float = 20.0) -> None:
         self._app = app
@@ -62,11 +64,17 @@ class RequestLimits:
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; or answer 431 or 413 if its headers or body are too large, or 408 if its body does not arrive."""
+        """Serve one request; or answer 414, 431 or 413 if a part of it is too large, or 408 if its body does not arrive."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
+            if len(scope["query_string"]) > MAX_QUERY_BYTES:
+                raise Problem(
+                    "query-string-too-long",
+                    414,
+                    f"the query string is too long: send at most {MAX_QUERY_BYTES} bytes, or the query as the body of a POST",
+                )
             _check_headers(scope["headers"])
             if scope["method"] in ("GET", "HEAD", "OPTIONS"):
                 body = None

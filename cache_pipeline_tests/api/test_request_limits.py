@@ -200,6 +200,14 @@ async def test_large_headers_are_refused(open_api):
             assert refused.json()["type"].endswith("headers-too-large")
 
 
+async def test_overlong_query_string_is_refused_before_the_key(open_api):
+    async with open_api() as api:
+        refused = await api.http.get(f"{URL}&metrics=offered{',offered' * 2100}")
+        assert refused.status_code == 414
+        assert refused.json()["type"].endswith("query-string-too-long")
+        assert (await api.http.get(f"/healthz?{'x' * 16_000}")).status_code == 200
+
+
 async def test_body_that_does_not_arrive_is_refused():
     sent = []
 
@@ -209,7 +217,7 @@ async def test_body_that_does_not_arrive_is_refused():
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
     async with asyncio.timeout(20):
         await RequestLimits(app, 1000, body_seconds=0.05)(scope, receive, send)
     assert sent[0]["status"] == 408
