@@ -3,18 +3,19 @@
 Each attack runs in a process of its own for some seconds, beside two clients: one reads `/healthz`, one a hot answer. The peer is the same
 without the attack, measured right before it. Memory is that of the API's process, before the first attack and five seconds after each.
 
-The attacker shares the machine's processors with the API. An attack that merely keeps a processor busy therefore shows too.
+The attacker shares the machine's processors with the API. It runs with the lowest priority, so that mainly what it makes the API do shows.
 """
 
 import asyncio
 import itertools
 import json
 import multiprocessing
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from benchmarks.api import targets
@@ -30,51 +31,32 @@ _CLIENTS = 2
 _MAX_RATIO, _MAX_MEGABYTES = 5.0, 20.0
 _HOT = "/v1/reports/queue_hour?interval=2026-01-05T00:00Z/2026-01-06T06:00Z"
 
-Attack = Callable[[str, int, str], Awaitable[None]]
+MakeRequest = Callable[[int, str], bytes]
 
 
-async def _requests(host: str, port: int, requests: Callable[[int], bytes], connections: int = 16) -> None:
-    """Send requests over some connections without end. A connection that is closed is opened again."""
-    numbers = itertools.count()
+@dataclass(frozen=True)
+class Attack:
+    """One attack, which opens each connection again that is closed.
 
-    async def client() -> None:
-        while True:
-            with suppress(OSError, EOFError):
-                reader, writer = await asyncio.open_connection(host, port)
-                try:
-                    writer.write(requests(next(numbers)))
-                    await writer.drain()
-                    while await reader.read(65536):
-                        pass
-                finally:
-                    writer.close()
-            await asyncio.sleep(0)
+    Attributes:
+        what: What it does, for the table.
+        request: Returns what a connection sends first, given a number that no other has and a key.
+        connections: How many are open at a time.
+        more: What is sent from time to time while the connection is open, without reading; None if answers are read and nothing
+            more is sent.
+        pause: Seconds between two sendings of `more`.
+    """
 
-    await asyncio.gather(*(client() for _ in range(connections)))
-
-
-async def _held(host: str, port: int, begin: bytes, more: bytes, pause: float, connections: int) -> None:
-    """Hold connections open with unfinished requests, adding a little now and then."""
-
-    async def client() -> None:
-        while True:
-            with suppress(OSError, EOFError):
-                _, writer = await asyncio.open_connection(host, port)
-                try:
-                    writer.write(begin)
-                    while not writer.is_closing():
-                        await writer.drain()
-                        await asyncio.sleep(pause)
-                        writer.write(more)
-                finally:
-                    writer.close()
-            await asyncio.sleep(0.1)
-
-    await asyncio.gather(*(client() for _ in range(connections)))
+    what: str
+    request: MakeRequest
+    connections: int = 16
+    more: bytes | None = None
+    pause: float = 1.0
 
 
-def _get(path: str, key: str, more: str = "") -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: api\r\nConnection: close\r\nX-API-Key: {key}\r\n{more}\r\n".encode()
+def _get(path: str, key: str, more: str = "", *, closing: bool = True) -> bytes:
+    connection = "close" if closing else "keep-alive"
+    return f"GET {path} HTTP/1.1\r\nHost: api\r\nConnection: {connection}\r\nX-API-Key: {key}\r\n{more}\r\n".encode()
 
 
 def _post(path: str, key: str, body: bytes) -> bytes:
@@ -82,65 +64,61 @@ def _post(path: str, key: str, body: bytes) -> bytes:
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def _long_keys(host: str, port: int, _key: str) -> None:
-    await _requests(host, port, lambda number: _get(_HOT, f"{number:08d}" * 5000))
-
-
-async def _unknown_keys(host: str, port: int, key: str) -> None:
-    await _requests(host, port, lambda number: _get(_HOT, key[:-8] + f"{number:08d}"))
-
-
-async def _half_requests(host: str, port: int, _key: str) -> None:
-    await _held(host, port, b"GET /healthz HTTP/1.1\r\nHost: api\r\n", b"", 1.0, 1500)
-
-
-async def _endless_headers(host: str, port: int, _key: str) -> None:
-    line = b"X-Example: " + b"a" * 4000 + b"\r\n"
-    await _held(host, port, b"GET /healthz HTTP/1.1\r\nHost: api\r\n", line, 0.01, 64)
-
-
-async def _slow_bodies(host: str, port: int, _key: str) -> None:
-    head = b"POST /v1/reports/queue_hour HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
-    await _held(host, port, head, b" ", 0.5, 300)
-
-
-async def _heavy_filters(host: str, port: int, key: str) -> None:
-    """Send a conjunction of disjunctions, whose normal form is exponential."""
+def _filter_with_an_exponential_normal_form() -> bytes:
+    """Return a query with a conjunction of disjunctions."""
     terms = [
         {"or": [{"dimension": "queueId", "values": [f"q{number}-{each}"]} for each in range(8)]}
         for number in range(150)
     ]
-    body = {"interval": "2026-01-05T00:00Z/2026-01-06T00:00Z", "filter": {"and": terms}}
-    encoded = json.dumps(body).encode()
-    await _requests(host, port, lambda _: _post("/v1/reports/queue_hour", key, encoded))
+    return json.dumps({"interval": "2026-01-05T00:00Z/2026-01-06T00:00Z", "filter": {"and": terms}}).encode()
 
 
-async def _other_spellings(host: str, port: int, key: str) -> None:
-    """Ask for the same with ever new query strings of 7 KB, which caches of parsed questions would keep."""
-    await _requests(host, port, lambda number: _get(f"{_HOT}&metrics=offered{',offered' * 900}&x{number}=1", key))
+_START = b"GET /healthz HTTP/1.1\r\nHost: api\r\n"
+_FILTER = _filter_with_an_exponential_normal_form()
+_POST_HEAD = b"POST /v1/reports/queue_hour HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+_PREFLIGHT = (
+    b"OPTIONS /v1/reports/queue_hour HTTP/1.1\r\nHost: api\r\nConnection: close\r\nOrigin: https://example.org\r\n"
+    b"Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-api-key\r\n\r\n"
+)
+_JOB_EVENTS = "/v1/jobs/00000000-0000-4000-8000-000000000000/events"
+_STATIC = "/docs/assets/swagger-ui-bundle.js"
 
-
-async def _large_answers(host: str, port: int, key: str) -> None:
-    await _requests(host, port, lambda _: _get("/v1/reports/queue_hour?interval=2026-01-01/2036-01-01", key))
-
-
-async def _event_streams(host: str, port: int, key: str) -> None:
-    job = "00000000-0000-4000-8000-000000000000"
-    await _requests(host, port, lambda _: _get(f"/v1/jobs/{job}", key, "Accept: text/event-stream\r\n"), 100)
-
-
-_ATTACKS: Mapping[str, Attack] = MappingProxyType(
-    {
-        "no key: keys of 40 KB": _long_keys,
-        "no key: unknown keys of the right form": _unknown_keys,
-        "no key: 1,500 half requests": _half_requests,
-        "no key: endless headers": _endless_headers,
-        "no key: 300 slow bodies": _slow_bodies,
-        "a key: filters with an exponential normal form": _heavy_filters,
-        "a key: ever new query strings of 7 KB": _other_spellings,
-        "a key: ten years at once": _large_answers,
-        "a key: event streams of unknown jobs": _event_streams,
-    }
+_ATTACKS = (
+    Attack("no key: keys of 40 KB", lambda number, _key: _get(_HOT, f"{number:08d}" * 5000)),
+    Attack("no key: unknown keys of the right form", lambda number, key: _get(_HOT, key[:-8] + f"{number:08d}")),
+    Attack("no key: 1,500 half requests", lambda _number, _key: _START, 1500, b""),
+    Attack("no key: endless headers", lambda _number, _key: _START, 64, b"X-Example: " + b"a" * 4000 + b"\r\n", 0.01),
+    Attack("no key: 300 slow bodies", lambda _number, _key: _POST_HEAD, 300, b" ", 0.5),
+    Attack("no key: 300 unfinished bodies", lambda _number, _key: _POST_HEAD + b" " * 59_000, 300, b""),
+    Attack("no key: pipelined requests", lambda _number, _key: _get("/healthz", "", closing=False) * 1000, 100),
+    Attack("no key: 300 headers", lambda _number, _key: _START + b"ab:cd\r\n" * 300 + b"\r\n"),
+    Attack("no key: paths of 30 KB", lambda _number, _key: _get("/v1/" + "%41" * 10_000, "")),
+    Attack("no key: query strings of 60 KB", lambda number, _key: _get(f"{_HOT}&x={number}{'a' * 60_000}", "")),
+    Attack("no key: 300 unread files of /docs", lambda _number, _key: _get(_STATIC, "", closing=False) * 8, 300, b""),
+    Attack("no key: event streams", lambda _number, _key: _get(_JOB_EVENTS, "", "Accept: text/event-stream\r\n"), 100),
+    Attack("no key: CORS preflights", lambda _number, _key: _PREFLIGHT, 100),
+    Attack(
+        "a key: filters with an exponential normal form",
+        lambda _number, key: _post("/v1/reports/queue_hour", key, _FILTER),
+    ),
+    Attack(
+        "a key: ever new query strings of 7 KB",
+        lambda number, key: _get(f"{_HOT}&metrics=offered{',offered' * 900}&x{number}=1", key),
+    ),
+    Attack(
+        "a key: ten years at once",
+        lambda _number, key: _get("/v1/reports/queue_hour?interval=2026-01-01/2036-01-01", key),
+    ),
+    Attack(
+        "a key: event streams of unknown jobs",
+        lambda _number, key: _get(_JOB_EVENTS, key, "Accept: text/event-stream\r\n"),
+        100,
+    ),
+    Attack(
+        "a key: If-None-Match of 30 KB",
+        lambda _number, key: _get(_HOT, key, "If-None-Match: " + '"a",' * 7500 + "\r\n"),
+    ),
+    Attack("a key: 300 unread answers", lambda _number, key: _get(_HOT, key, closing=False) * 16, 300, b""),
 )
 
 
@@ -163,12 +141,13 @@ def measure(progress: ProgressCallback) -> Result:
         _measure(api, headers)
         memory = _megabytes(api.pid)
         rows: list[Row] = []
-        for what, attack in _ATTACKS.items():
+        for attack in _ATTACKS:
+            what = attack.what
             progress(f"{what}: calm")
             calm = _measure(api, headers)
             progress(what)
             attacking = multiprocessing.get_context("spawn").Process(
-                target=_run, args=(attack, api.message, attacker), daemon=True
+                target=_run, args=(what, api.message, attacker), daemon=True
             )
             attacking.start()
             try:
@@ -193,13 +172,38 @@ def _measure(api: ChildProcess, headers: dict[str, str]) -> tuple[LoadResult, Lo
     )
 
 
-def _run(attack: Attack, url: str, key: str) -> None:
+def _run(what: str, url: str, key: str) -> None:
+    # The attacker must not take the processor from the servers: only what it makes them do counts.
+    os.nice(19)
     parts = urlsplit(url)
+    (attack,) = (each for each in _ATTACKS if each.what == what)
     asyncio.run(_attack(attack, parts.hostname or "", parts.port or 80, key))
 
 
 async def _attack(attack: Attack, host: str, port: int, key: str) -> None:
-    await attack(host, port, key)
+    """Attack without end."""
+    numbers = itertools.count()
+
+    async def connect() -> None:
+        while True:
+            with suppress(OSError, EOFError):
+                reader, writer = await asyncio.open_connection(host, port, limit=4096)
+                try:
+                    writer.write(attack.request(next(numbers), key))
+                    if attack.more is None:
+                        await writer.drain()
+                        while await reader.read(65536):
+                            pass
+                    else:
+                        while not writer.is_closing():
+                            await writer.drain()
+                            await asyncio.sleep(attack.pause)
+                            writer.write(attack.more)
+                finally:
+                    writer.close()
+            await asyncio.sleep(0 if attack.more is None else 0.1)
+
+    await asyncio.gather(*(connect() for _ in range(attack.connections)))
 
 
 def _megabytes(pid: int) -> float:
