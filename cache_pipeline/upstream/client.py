@@ -71,15 +71,7 @@ def create_upstream_client(
     """
     logging.getLogger("httpx").addFilter(_QueryStringFilter())
     timeout = httpx.Timeout(**asdict(config.timeouts))
-    wire = transport or httpx.AsyncHTTPTransport(
-        verify=True,
-        proxy=config.proxy.get_secret_value() if config.proxy else None,
-        limits=httpx.Limits(
-            max_connections=config.max_connections,
-            max_keepalive_connections=config.max_connections,
-            keepalive_expiry=5.0,
-        ),
-    )
+    wire = transport or _open_transport(config)
     agent = f"cache-pipeline/{version('cache-pipeline')}"
     shared_quota = quota or create_upstream_quota(config, redis)
 
@@ -131,4 +123,17 @@ def create_upstream_client(
         headers={"User-Agent": agent},
         follow_redirects=False,
         trust_env=False,
+    )
+
+
+def _open_transport(config: UpstreamConfig) -> httpx.AsyncHTTPTransport:
+    """Open a pool of connections with TLS verified, through the proxy of the account if it has one."""
+    return httpx.AsyncHTTPTransport(
+        verify=True,
+        proxy=config.proxy.get_secret_value() if config.proxy else None,
+        limits=httpx.Limits(
+            max_connections=config.max_connections,
+            max_keepalive_connections=config.max_connections,
+            keepalive_expiry=5.0,
+        ),
     )
