@@ -354,6 +354,8 @@ def _add_rolled_up(coverage: Coverage, rolled_up: Sequence[RolledUpPart]) -> Cov
             (coverage.provisional - each.intervals) | each.provisional,
             coverage.watermark,
             (*rest, *fetched),
+            {reason: waiting - each.intervals for reason, waiting in coverage.second_looks.items()},
+            coverage.recheck_delay,
         )
     return coverage
 

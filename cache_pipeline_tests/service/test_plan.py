@@ -14,6 +14,7 @@ from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.retention import clip_to_now
 from cache_pipeline.query.series import CanonicalQuery
+from cache_pipeline.query.verification import SecondLook
 from cache_pipeline.service.plan import (
     AnswerSource,
     Cost,
@@ -239,6 +240,19 @@ def test_mixed_answer_is_as_old_as_its_oldest_part():
         assert known is not None
         assert (known.fetched_at, known.provisional_from) == (at[second], today.start)
     assert make_plan(query(report, today), own, [lent], NOW + timedelta(minutes=3)).to_fetch & IntervalSet([second])
+
+
+def test_part_that_is_rolled_up_leaves_the_second_look_of_another():
+    waiting, rest = span("05T00:00", "05T01:00"), span("05T01:00", "06T00:00")
+    own = series_with(provisional=[(waiting, NOW - timedelta(minutes=5))])
+    looks = {SecondLook.unexpected: IntervalSet([waiting])}
+    own = replace(own, coverage=replace(own.coverage, second_looks=looks, recheck_delay=timedelta(minutes=40)))
+    day = query(interval=span("05T00:00", "06T00:00"))
+    known = make_plan(day, own, [series_with(QUARTERS, [rest])], NOW)
+    assert not known.to_fetch
+    completeness = FreshnessRule.of(REPORT).completeness_of(known.coverage, day.interval)
+    assert completeness is not None
+    assert completeness.fresh_until == NOW + timedelta(minutes=35)
 
 
 def test_bucket_that_may_be_final_is_fetched_for_every_caller():

@@ -168,10 +168,13 @@ async def _serve(
     check_query_type(principal, paths.query_type)
     account_id = f"{vendor}/{find_only_account(vendor, service.report_service.accounts)}"
     request.state.tier, request.state.passed_to = PASSED_TIER, account_id
+    deadline = asyncio.timeout(service.settings.api.vendor_hold_seconds)
     try:
-        async with asyncio.timeout(service.settings.api.vendor_hold_seconds):
+        async with deadline:
             response = await answer(paths, _Caller(service, request, principal, account_id))
     except TimeoutError:
+        if not deadline.expired():
+            raise
         raise not_ready(request, _RETRY_AFTER_SECONDS) from None
     except _VendorRefusal as refusal:
         response = refusal.response
