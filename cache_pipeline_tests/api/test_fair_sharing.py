@@ -138,7 +138,7 @@ def quota_queue(monkeypatch: pytest.MonkeyPatch) -> QuotaQueue:
 async def test_wild_key_does_not_delay_a_quiet_one(
     open_api: OpenApi, quota_queue: QuotaQueue, path: str, send: Send, queued: int
 ):
-    async with asyncio.timeout(20), scarce_vendor(open_api, path) as (api, vendor):
+    async with asyncio.timeout(60), scarce_vendor(open_api, path) as (api, vendor):
         wild_key, quiet_key = await create_key(api), await create_key(api)
         wild = [asyncio.create_task(send(api, wild_key, hour)) for hour in hours_of(WILD_DAY, WILD_REQUESTS)]
         # From then on the quota grants nothing, so the queue only grows.
