@@ -191,7 +191,9 @@ async def _open_query_service(
         clock: The current time in UTC.
     """
     async with AsyncExitStack() as stack:
-        report_service = await stack.enter_async_context(open_service(settings, declared=tuple(reports.values())))
+        report_service = await stack.enter_async_context(
+            open_service(settings, declared=tuple(reports.values()), clock=clock)
+        )
         limits = AnswerLimits(settings.api.max_rows, settings.api.max_answer_bytes)
         report_service = replace(report_service, limits=limits)
         pool = await stack.enter_async_context(connection_pool(settings.required_postgres_url(), _POSTGRES_CONNECTIONS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, on_stored: OnStored = ignore_stored, declared: Sequence[Report] = ()
+    settings: Settings,
+    on_stored: OnStored = ignore_stored,
+    declared: Sequence[Report] = (),
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator[ReportService]:
     """Open the report service with all its connections; they are closed at the end.
 
@@ -35,6 +38,7 @@ async def open_service(
         settings: The settings of the deployment.
         on_stored: Called with what was written to history.
         declared: Reports whose rows may be rolled up to answer what another report lacks.
+        clock: The current time in UTC.
 
     Raises:
         SettingsError: A URL is missing.
@@ -69,9 +73,9 @@ async def open_service(
             single_flight=single_flight,
             coalescer=await stack.enter_async_context(Coalescer[Hit | Miss, ProgressEvent]()),
             names=names,
-            live=LiveAnswers(accounts.clients, hot, names, single_flight, live_coalescer, utc_now),
-            listings=ListedNames(accounts.clients, names, single_flight, names_coalescer, utc_now),
-            clock=utc_now,
+            live=LiveAnswers(accounts.clients, hot, names, single_flight, live_coalescer, clock),
+            listings=ListedNames(accounts.clients, names, single_flight, names_coalescer, clock),
+            clock=clock,
             tenant=settings.tenant,
             on_stored=on_stored,
             declared=declared,
