@@ -18,6 +18,7 @@ _DESCRIPTIONS = {
     405: "The path does not support this method",
     406: "No format matches Accept",
     413: "The request body is too large",
+    414: "The query string is too long",
     415: "The request body is not JSON",
     422: "The query is invalid, for example its interval or a field",
     429: "The key has sent too many requests this minute",
@@ -42,7 +43,7 @@ def problem_responses(*statuses: int) -> Responses:
     problem = {"schema": {"$ref": "#/components/schemas/ProblemView"}}
     return {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: problem}}
-        for status in sorted({401, 405, 429, 500, 503, *statuses})
+        for status in sorted({401, 405, 414, 429, 500, 503, *statuses})
     }
 
 

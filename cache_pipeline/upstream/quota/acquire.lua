@@ -26,7 +26,7 @@
 -- An empty Redis may have lost its data, and the vendor's window may be full of requests sent before. So for the length of one
 -- window a client has one request in flight at a time, until the vendor itself has reported what remains. A caller that knows
 -- another generation proves that data was lost: see restore.lua. A server that started within the last window, and is not the one
--- that last ran this script, may have loaded an old dump, so it begins a new generation too.
+-- that last ran this script, may have loaded an old dump, so unless it keeps an append-only file it begins a new generation too.
 
 local grant, known_generation = ARGV[1], ARGV[2]
 local window, max_in_flight, slots = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -53,7 +53,9 @@ if type(server) == 'string' then
   run = string.match(server, 'run_id:(%x+)')
   local uptime = tonumber(string.match(server, 'uptime_in_seconds:(%d+)')) * 1000000
   local is_other = last_run ~= '' and run ~= last_run and not string.find(server, '_mode:cluster')
+  -- An append-only file has what was granted up to the last second.
   is_restarted = is_other and uptime <= window + max_in_flight
+    and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1')
 end
 if not generation or is_restarted then
   generation = grant
