@@ -50,6 +50,14 @@ def test_rare_rows_fall_short_beyond_chance_only(got, expected):
     assert falls_short(got, expected) == (got < 0.8 * expected and got < expected - 2 * math.sqrt(expected))
 
 
+@pytest.mark.parametrize(
+    ("got", "expected", "short"),
+    [(14, 24, True), (15, 24, False), (19, 25, True), (20, 25, False), (79, 100, True), (80, 100, False)],
+)
+def test_chance_is_allowed_for_below_25_expected_rows(got, expected, short):
+    assert falls_short(got, expected) is short
+
+
 def test_zero_expected_rows_never_fall_short():
     assert not falls_short(0, 0)
     assert not part_falls_short(0, 0)

@@ -114,6 +114,8 @@ def test_answer_is_refetched_when_its_oldest_part_is_stale(ages, final_spans, sp
     [
         (timedelta(hours=24), timedelta(hours=4)),
         (timedelta(hours=1), timedelta(minutes=15)),
+        # Half way between the two, as ratios go.
+        (timedelta(hours=24**0.5), timedelta(hours=1)),
         (timedelta(days=7), timedelta(hours=4)),
         (timedelta(days=365), timedelta(hours=4)),
         (timedelta(seconds=1), timedelta(seconds=30)),
