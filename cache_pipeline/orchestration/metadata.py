@@ -70,7 +70,10 @@ def code_version(report: Report) -> str:
 def published_code_version(report: Report) -> str:
     """Return the same for the published files, which depend on what of the figures may be published too."""
     options = report.publish
-    return _digest([code_version(report), options.edge_columns, options.edge_group_by, options.min_cell_count])
+    version = [code_version(report), options.edge_columns, options.edge_group_by, options.min_cell_count]
+    if options.min_cell_count is not None:
+        version.append(report.volume_metric)
+    return _digest(version)
 
 
 def _digest(parts: Sequence[object]) -> str:

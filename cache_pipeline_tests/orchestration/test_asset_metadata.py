@@ -110,6 +110,8 @@ def test_code_version_is_the_meaning_of_the_declaration(environment: pytest.Monk
         assert not set(versions(**other).items()) & set(declared.items())
     published = versions(edge_columns=["nOffered"], min_cell_count=5)
     assert {layer for layer in declared if published[layer] != declared[layer]} == {"edge"}
+    both = {"metrics": ["nConnected", "nOffered"], "min_cell_count": 5}
+    assert versions(**both)["edge"] != versions(**both, volume_metric="nConnected")["edge"]
 
 
 def test_code_references_name_the_declarations_line(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

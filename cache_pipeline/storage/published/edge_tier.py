@@ -11,7 +11,7 @@ from cache_pipeline.errors import EdgeStoreError
 from cache_pipeline.lazy_imports import pa
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.measures import label_of
-from cache_pipeline.query.publication import published_report
+from cache_pipeline.query.publication import event_column, published_report
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import dimension_names, rows_within
 from cache_pipeline.query.series import Series
@@ -165,7 +165,8 @@ class EdgeTier:
 
     def _describe(self, report: Report, rows_by_interval: Rows) -> DataSet:
         published = published_report(report)
-        columns = restrict_rows(published, next(iter(rows_by_interval.values())).slice(0, 0)).schema.names
+        empty = next(iter(rows_by_interval.values())).slice(0, 0)
+        columns, min_cell_count = restrict_rows(published, empty).schema.names, published.publish.min_cell_count
         return DataSet(
             series=Series(report, self._tenant).id,
             description=report.description,
@@ -174,7 +175,9 @@ class EdgeTier:
             columns=tuple(columns),
             dimensions=tuple(dimension_names(published)),
             measures=_published_measures(report, columns),
-            min_cell_count=published.publish.min_cell_count,
+            min_cell_count=min_cell_count,
+            # Of all columns, because it need not be published itself.
+            event_column=None if min_cell_count is None else event_column(published, empty.schema.names),
             complete_from=None,
             complete_through=None,
             provisional_from=None,

@@ -80,6 +80,9 @@ class DataSet(BaseModel, frozen=True):
     min_cell_count: int | None = Field(
         default=None, description="The metrics of rows with fewer events are withheld (null)"
     )
+    event_column: str | None = Field(
+        default=None, description="The column that counts those events; null if nothing is withheld"
+    )
     complete_from: datetime | None = Field(
         description="With complete_through, the latest unbroken run of final buckets; both null if there is none"
     )
@@ -92,7 +95,10 @@ class DataSet(BaseModel, frozen=True):
 
     def has_same_shape(self, other: DataSet) -> bool:
         """Return whether files of both may be served together: same series, columns and suppression."""
-        return (self.series, self.columns, self.min_cell_count) == (other.series, other.columns, other.min_cell_count)
+        # Older manifests do not name the column.
+        has_same_events = None in (self.event_column, other.event_column) or self.event_column == other.event_column
+        shape, others = ((each.series, each.columns, each.min_cell_count) for each in (self, other))
+        return shape == others and has_same_events
 
     def find_overlap(self) -> str | None:
         """Return which files hold the same hours, with the remedy, or None: a reader would count those hours twice."""
