@@ -1,6 +1,7 @@
 """Rolled-up rows equal what the vendor itself would have answered."""
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,10 @@ from cache_pipeline.query.filters import Filter
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.query_request import QueryOverrides, resolve_request
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.rollup import roll_up
-from cache_pipeline.query.schema import rows_to_table, rows_within, sort_rows, to_arrow_schema
+from cache_pipeline.query.rollup import find_rollup_problems, roll_up
+from cache_pipeline.query.schema import Fold, rows_to_table, rows_within, sort_rows, to_arrow_schema
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
-from cache_pipeline_tests.query.declared import declared
+from cache_pipeline_tests.query.declared import declared, with_changes
 
 REPORT = declared(
     platform="genesys",
@@ -191,3 +192,16 @@ def test_days_follow_the_requested_zone():
     )
     found = rolled_up(rows, kolkata, granularity="P1D", time_zone="Asia/Kolkata", metrics=("nOffered",))
     assert found["n_offered"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("changes", [{"granularity": "PT1H"}, {"group_by": ["queueId"]}, {"group_by": []}])
+def test_percentile_is_never_rolled_up(changes: dict[str, Any]):
+    columns = [
+        replace(column, fold=Fold.none) if column.source == "tHandle" else column
+        for column in GenesysAdapter.columns(REPORT)
+    ]
+    [(field, problem)] = find_rollup_problems(REPORT, with_changes(REPORT, **changes), columns)
+    assert field == "metrics"
+    assert problem.startswith("tHandle cannot be rolled up")
+    assert not list(find_rollup_problems(REPORT, with_changes(REPORT, metrics=("nOffered",), **changes), columns))
+    assert not list(find_rollup_problems(REPORT, REPORT, columns))

@@ -52,3 +52,13 @@ async def test_answers_contain_no_rows_of_other_tenants(open_api, postgres_datab
         assert set(series) == {"ours", "theirs"}
         maxima = dict(connection.execute("SELECT series, max(offered) FROM history.queue_hour GROUP BY 1").fetchall())
     assert maxima[series["ours"]] == MARK > maxima[series["theirs"]]
+
+
+async def test_job_of_another_tenant_does_not_exist(open_api):
+    async with open_api(api=ApiSettings(auth="keys")) as api:
+        ours, theirs = await create_key(api, tenant="ours"), await create_key(api, tenant="theirs")
+        job = (await api.http.get(URL, headers=ours)).headers["Location"]
+        for path in (job, f"{job}/events"):
+            assert (await api.http.get(path, headers=theirs)).status_code == 404
+        assert (await api.http.delete(job, headers=theirs)).status_code == 404
+        assert (await api.http.get(job, headers=ours)).json()["state"] == "queued"

@@ -95,10 +95,8 @@ class DataSet(BaseModel, frozen=True):
 
     def has_same_shape(self, other: DataSet) -> bool:
         """Return whether files of both may be served together: same series, columns and suppression."""
-        # Older manifests do not name the column.
-        has_same_events = None in (self.event_column, other.event_column) or self.event_column == other.event_column
-        shape, others = ((each.series, each.columns, each.min_cell_count) for each in (self, other))
-        return shape == others and has_same_events
+        shape, others = ((each.series, each.columns, each.min_cell_count, each.event_column) for each in (self, other))
+        return shape == others
 
     def find_overlap(self) -> str | None:
         """Return which files hold the same hours, with the remedy, or None: a reader would count those hours twice."""

@@ -77,17 +77,6 @@ def test_figures_withheld_by_other_events_vanish_from_every_file(edge: EdgeTier)
     assert len(edge.manifest().datasets["queue_hour"].files) == 2, "without min_cell_count it withholds nothing"
 
 
-def test_data_set_of_an_older_version_is_continued(edge: EdgeTier):
-    """Its manifest does not name the column that counts events."""
-    report = with_changes(REPORT, min_cell_count=5)
-    edge.publish(report, {DAY: table(DAY)}, None)
-    manifest, version = edge.read_manifest()
-    older = manifest.datasets["queue_hour"].model_copy(update={"event_column": None})
-    assert edge.swap_manifest(manifest.model_copy(update={"datasets": {"queue_hour": older}}), version)
-    edge.publish(report, {hours(24, 48): table(hours(24, 48))}, None)
-    assert len(edge.manifest().datasets["queue_hour"].files) == 2
-
-
 def test_min_cell_count_needs_a_volume_metric():
     with pytest.raises(ValidationError, match=r"min_cell_count.*\n.*needs volume_metric"):
         declared(volume_metric=None, min_cell_count=5)
