@@ -43,7 +43,6 @@ class Declarations:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._accounts = {} if settings is None else {name: list(each) for name, each in settings.accounts.items()}
-        self._first_day = None if settings is None else settings.partitions_from
 
     def read(self, path: Path) -> Report:
         """Read one declaration.
@@ -85,11 +84,9 @@ class Declarations:
     def complete(self, report: Report) -> Report:
         """Return a report with what it leaves out.
 
-        That is its account, if its vendor has only one, the key of its rows, and the vendor's measures; also, it starts on the
-        first day that the settings name, if they do.
+        That is its account, if its vendor has only one, the key of its rows, and the vendor's measures.
         """
-        completed = use_vendor_measures(self._name_account(use_row_keys(report)))
-        return completed if self._first_day is None else completed.model_copy(update={"start": self._first_day})
+        return use_vendor_measures(self._name_account(use_row_keys(report)))
 
     def _name_account(self, report: AnyReport) -> AnyReport:
         accounts = self._accounts.get(report.platform, [])

@@ -66,7 +66,7 @@ def run_backfill(
     settings = read_settings()
     reports = load_reports(settings)
     report = find_report(reports, name)
-    partitions = report_partitions(report, settings.partitions_to)
+    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     span = Interval(midnight(first_day, report.zone), midnight(end_day, report.zone))
     keys = keys_within(partitions, span)
     if not keys:

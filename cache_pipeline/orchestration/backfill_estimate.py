@@ -59,7 +59,7 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
         with reported_failures():
             report = find_report(dict(reports), config.report)
             settings = cache_pipeline__engine.settings
-            partitions = report_partitions(report, settings.partitions_to)
+            partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
             intervals = _select_intervals(partitions, config)
             async with cache_pipeline__engine.service() as service:
                 plan = await estimate_backfill(

@@ -64,7 +64,7 @@ def _report_definitions(
     shared: SharedState,
 ) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
-    partitions = report_partitions(report, settings.partitions_to)
+    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     assets = report_assets(report, partitions, declaration, settings.tenant)
     checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
@@ -186,7 +186,8 @@ def build_upkeep_defs(
     """
     settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
     with_partitions = {
-        name: (report, report_partitions(report, settings.partitions_to)) for name, report in reports.items()
+        name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
+        for name, report in reports.items()
     }
     jobs = [job_name(report) for report in reports.values()]
     launching = [

@@ -77,7 +77,7 @@ def build_events(
     report: Report, settings: Settings, writes: Sequence[RowsStored], covered: IntervalSet
 ) -> list[dg.AssetMaterialization | dg.AssetObservation]:
     """Build one event for each partition that each write overlaps."""
-    partitions = report_partitions(report, settings.partitions_to)
+    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
     for write in writes:
         metadata: dict[str, dg.RawMetadataValue] = {

@@ -30,11 +30,14 @@ _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-def report_partitions(report: Report, end_day: date | None = None) -> dg.TimeWindowPartitionsDefinition:
+def report_partitions(
+    report: Report, first_day: date | None = None, end_day: date | None = None
+) -> dg.TimeWindowPartitionsDefinition:
     """Return the partitions of a report's cadence.
 
     Args:
         report: The report.
+        first_day: First day, instead of the declared one.
         end_day: Day after the last one; by default the partitions have no end.
     """
     fmt, cron = _FORMATS[report.partition]
@@ -43,7 +46,7 @@ def report_partitions(report: Report, end_day: date | None = None) -> dg.TimeWin
         return midnight(day, report.zone).astimezone(report.zone).strftime(fmt)
 
     return dg.TimeWindowPartitionsDefinition(
-        start=format_day(report.start),
+        start=format_day(first_day or report.start),
         end=format_day(end_day) if end_day else None,
         cron_schedule=cron,
         fmt=fmt,

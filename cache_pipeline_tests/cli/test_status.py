@@ -2,7 +2,7 @@
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -63,10 +63,3 @@ def test_status_works_without_redis(run_cli, monkeypatch):
     assert "upstream queries: none" in status
     assert "quota: Redis cannot be used" in status
     assert "0 of 300 used" not in status
-
-
-def test_status_begins_on_the_first_day_that_the_settings_name(run_cli, monkeypatch):
-    today = datetime.now(UTC).date()
-    monkeypatch.setenv("CACHE_PIPELINE_PARTITIONS_FROM", str(today - timedelta(days=3)))
-    reports = json.loads(run_cli("status", "--json"))["reports"]
-    assert {len(report["days"]) for report in reports} <= {3, 4, 5}, "the day depends on the report's zone"

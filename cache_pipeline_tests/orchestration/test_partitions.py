@@ -27,7 +27,7 @@ ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/
 
 
 def _report(**changes: Any) -> Report:
-    return Report.model_validate(declaration(**{"start": "2024-01-01", **changes}))
+    return Report.model_validate(declaration(start="2024-01-01", **changes))
 
 
 def _local(report: Report, first: str, end: str) -> Interval:
@@ -94,7 +94,7 @@ def test_weekly_partition_runs_from_monday_to_monday(key: str, start: str, hours
 
 
 def test_weeks_begin_on_the_first_monday() -> None:
-    partitions = report_partitions(_report(partition="week", start="2024-01-03"), date(2024, 2, 1))
+    partitions = report_partitions(_report(partition="week"), date(2024, 1, 3), date(2024, 2, 1))
     assert partitions.get_partition_keys() == ["2024-01-08", "2024-01-15", "2024-01-22"]
 
 
@@ -109,8 +109,8 @@ def test_partitions_begin_on_the_declared_day() -> None:
         ("hour", [f"1999-01-{day:02}T{hour:02}:00+0100" for day in (4, 5) for hour in range(24)]),
     ],
 )
-def test_partitions_end_before_the_end_day(cadence: str, keys: list[str]) -> None:
-    partitions = report_partitions(_report(partition=cadence, start="1999-01-04"), date(1999, 1, 6))
+def test_first_and_end_day_override_the_declaration(cadence: str, keys: list[str]) -> None:
+    partitions = report_partitions(_report(partition=cadence), date(1999, 1, 4), date(1999, 1, 6))
     assert partitions.get_partition_keys() == keys
 
 
@@ -123,8 +123,8 @@ def test_only_whole_partitions_are_within_an_interval() -> None:
 
 @pytest.mark.parametrize("cadence", ["hour", "day", "week"])
 def test_no_partitions_exist_outside_the_range(cadence: str) -> None:
-    report = _report(partition=cadence, start="2024-06-03")
-    partitions = report_partitions(report, date(2024, 6, 10))
+    report = _report(partition=cadence)
+    partitions = report_partitions(report, date(2024, 6, 3), date(2024, 6, 10))
     everything = keys_within(partitions, _local(report, "2024-05-20", "2024-06-30"))
     assert everything == partitions.get_partition_keys()
     assert len(everything) == {"hour": 7 * 24, "day": 7, "week": 1}[cadence]
@@ -144,7 +144,7 @@ def test_unfinished_partition_does_not_exist() -> None:
 
 def test_no_partitions_before_the_first_has_ended() -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    partitions = report_partitions(_report(start=str(tomorrow)))
+    partitions = report_partitions(_report(), tomorrow)
     assert keys_within(partitions, _local(_report(), "2024-01-01", "2099-01-01")) == []
 
 
