@@ -10,13 +10,14 @@ from itertools import pairwise
 
 import pytest
 
+from cache_pipeline.api.app import create_app
 from cache_pipeline.api.live_stream import BoardFeeds
-from cache_pipeline.bootstrap import services
 from cache_pipeline.service import live_push
 from cache_pipeline.service.live_answers import live_key
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline.vendors.genesys import notifications
 from cache_pipeline.vendors.genesys.notifications import PushTimes, QueuePush
+from cache_pipeline_tests.api import conftest
 from cache_pipeline_tests.api.test_live import QUIET, Now, _asked
 from cache_pipeline_tests.api.test_live_page import BOARD, _call
 from cache_pipeline_tests.api.test_operations_page import opened_page
@@ -59,7 +60,7 @@ class Wallboard:
 @asynccontextmanager
 async def _wallboard(open_api, monkeypatch, **settings):
     clock = Now()
-    monkeypatch.setattr(services, "utc_now", clock.utc)
+    monkeypatch.setattr(conftest, "create_app", partial(create_app, clock=clock.utc))
     async with (
         open_api(live=[BOARD], vendor=QUIET, clock=clock, **settings) as api,
         served(api.app) as url,
