@@ -8,8 +8,7 @@ A bucket that ended a quarter of an hour before is final. Figures of a later one
 an hour (the guide's G11 for an hour), and what the vendor says of the present while it is younger than 30 seconds. So a request at `t`
 needs, for each day that it touches, a call that was sent after the last bucket of that day began, and either when that bucket was
 final or less than the quarter of an hour before `t`. Such a call also answers for the earlier buckets of the day. Each request thus
-gives, for each day, a span of time that must contain a call. The fewest points that hit all spans are found greedily: take the end
-of the first span that is not hit yet, and repeat.
+gives, for each day, a span of time that must contain a call, and the least is the fewest instants that hit all spans.
 """
 
 from collections import defaultdict
@@ -17,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from benchmarks.trace.least import least_points
 
 DAY = datetime(2026, 1, 6, tzinfo=UTC)
 _DAY, _HOUR, _MINUTE, _SECOND = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -164,12 +165,4 @@ def least_calls(asked: Sequence[Request]) -> int:
             final_at, fresh = last + bucket + _FINAL_AFTER, request.at - _FRESH + _INSTANT
             spans[request.report, day].append((request.at, max(last, min(final_at, fresh))))
             day += _DAY
-    return sum(_least_points(each) for each in spans.values())
-
-
-def _least_points(spans: Sequence[tuple[datetime, datetime]]) -> int:
-    count, latest = 0, None
-    for until, since in sorted(spans):
-        if latest is None or latest < since:
-            count, latest = count + 1, until
-    return count
+    return sum(least_points(each) for each in spans.values())

@@ -47,7 +47,7 @@ def least_queries(requests: Iterable[Request], rules: Rules) -> int:
             fresh = request.at - rules.freshness + timedelta(microseconds=1)
             since = max(last, min(final_at, fresh))
             spans[day].append((request.at, since))
-    return sum(_least_points(each) for each in spans.values())
+    return sum(least_points(each) for each in spans.values())
 
 
 def _days(start: datetime, end: datetime, zone: ZoneInfo) -> Iterable[tuple[date, datetime]]:
@@ -59,7 +59,11 @@ def _days(start: datetime, end: datetime, zone: ZoneInfo) -> Iterable[tuple[date
         start = midnight
 
 
-def _least_points(spans: list[tuple[datetime, datetime]]) -> int:
+def least_points(spans: Iterable[tuple[datetime, datetime]]) -> int:
+    """Return the fewest instants that hit every span, each given as its end and its start.
+
+    Greedily: take the end of the first span that is not hit yet, and repeat.
+    """
     count, latest = 0, None
     for until, since in sorted(spans):
         if latest is None or latest < since:

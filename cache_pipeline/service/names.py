@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,7 +39,6 @@ _FORBIDDEN = 403
 MAX_NAMES_AGE = timedelta(days=1)
 #: The shortest time for which a listing must have been empty before all its names end.
 _RECHECK_DELAY = timedelta(minutes=15)
-_EMPTY_SINCE = re.compile(r" lists nothing since (\S+)$")
 
 
 def lookups_by_column(report: Report | LiveReport, columns: Iterable[Column]) -> dict[str, str]:
@@ -119,12 +117,13 @@ async def refresh_lookup(
             raise
         # Without the id of the request, so that the same refusal is the same problem tomorrow.
         problem = f"{lookup.path}: {error.vendor_message or 'forbidden'}"
-        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem)
+        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem, now)
         if is_new:
             logger.warning("%s has no names of %s: %s", scope.account, lookup.name, error)
         return LookupResult(problem=problem, is_new_problem=is_new)
-    if not listed and (problem := await _doubt_empty(store, scope, lookup, now)) is not None:
-        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem)
+    problem = f"{lookup.path} lists nothing, where it had names before"
+    if not listed and await _is_doubtful(store, scope, lookup, problem, now):
+        is_new = await asyncio.to_thread(store.record_problem, scope, lookup.name, problem, now)
         if is_new:
             logger.warning("the names of %s of %s stay as they are: %s", lookup.name, scope.account, problem)
         return LookupResult(pages=pages, problem=problem, is_new_problem=is_new)
@@ -132,15 +131,13 @@ async def refresh_lookup(
     return LookupResult(len(listed), pages, changes)
 
 
-async def _doubt_empty(store: NameStore, scope: NameScope, lookup: Lookup, now: datetime) -> str | None:
-    """Return why an empty listing is not believed yet; None if there were no names, or it has been empty for long enough."""
+async def _is_doubtful(store: NameStore, scope: NameScope, lookup: Lookup, problem: str, now: datetime) -> bool:
+    """Return whether an empty listing would end names, and has not had this problem for long enough to be believed."""
     state = (await asyncio.to_thread(store.state, scope)).get(lookup.name)
     if state is None or not state.names:
-        return None
-    recorded = _EMPTY_SINCE.search(state.problem or "")
-    if state.problem is None or recorded is None:
-        return f"{lookup.path} lists nothing since {now.isoformat(timespec='seconds')}"
-    return state.problem if now - datetime.fromisoformat(recorded[1]) < _RECHECK_DELAY else None
+        return False
+    since = state.problem_since if state.problem == problem else None
+    return since is None or now - since < _RECHECK_DELAY
 
 
 def published_names(edge: EdgeTier, reports: Mapping[str, Report], names: Names) -> dict[str, dict[str, str]]:

@@ -30,12 +30,14 @@ class LookupState:
     Attributes:
         listed_at: When it was last read completely; None if it never was.
         names: The ids with a name that is still valid.
-        problem: Why it cannot be read; None if the last attempt succeeded.
+        problem: Why it cannot be used; None if the last attempt succeeded.
+        problem_since: When this problem was first recorded; None if there is none.
     """
 
     listed_at: datetime | None
     names: int
     problem: str | None
+    problem_since: datetime | None = None
 
 
 class NameStore(Protocol):
@@ -55,8 +57,8 @@ class NameStore(Protocol):
         """
         ...
 
-    def record_problem(self, scope: NameScope, lookup: str, problem: str) -> bool:
-        """Record why a listing cannot be read. Return False if the same was recorded before."""
+    def record_problem(self, scope: NameScope, lookup: str, problem: str, at: datetime) -> bool:
+        """Record why a listing cannot be used from an instant on. Return False if the same was recorded before."""
         ...
 
     def versions(self, scope: NameScope, ids: Mapping[str, Collection[str]]) -> dict[str, dict[str, list[NameVersion]]]:

@@ -170,18 +170,25 @@ def _transaction(postgres_url: str) -> Generator[sa.Connection]:
         with engine.begin() as connection:
             yield connection
     except (DBAPIError, psycopg.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
-        if state == _READ_ONLY:
-            raise HistoryUnavailable(
-                "PostgreSQL is read-only, as a standby is: add target_session_attrs=read-write to CACHE_PIPELINE_POSTGRES_URL"
-            ) from error
-        # An error without a code is the driver's: the connection broke.
-        if not isinstance(cause, psycopg.OperationalError) or (state is not None and not state.startswith(_AWAY)):
+        reason = _why_unavailable(error.orig if isinstance(error, DBAPIError) else error)
+        if reason is None:
             raise
-        raise HistoryUnavailable(f"PostgreSQL {UNREACHABLE}") from error
+        raise HistoryUnavailable(f"PostgreSQL {reason}") from error
     finally:
         engine.dispose()
+
+
+def _why_unavailable(error: BaseException | None) -> str | None:
+    """Return why a migration can succeed later, without a change of ours; None if it cannot."""
+    if not isinstance(error, psycopg.Error):
+        return None
+    if error.sqlstate == _READ_ONLY:
+        return "is read-only, as a standby is: add target_session_attrs=read-write to CACHE_PIPELINE_POSTGRES_URL"
+    # An error without a code is the driver's: the connection broke.
+    is_away = isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(_AWAY)
+    )
+    return UNREACHABLE if is_away else None
 
 
 def _config(connection: sa.Connection) -> Config:

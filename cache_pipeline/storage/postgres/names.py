@@ -47,12 +47,12 @@ _OPEN = """
     ON CONFLICT (tenant, account, lookup, id, valid_from) DO UPDATE SET name = excluded.name, valid_to = excluded.valid_to
 """
 _LISTED = f"""
-    UPDATE cache_pipeline_state.lookup SET listed_at = %(at)s, problem = NULL WHERE {_OF_LOOKUP}
+    UPDATE cache_pipeline_state.lookup SET listed_at = %(at)s, problem = NULL, problem_since = NULL WHERE {_OF_LOOKUP}
 """  # noqa: S608 - a constant of this module
 _RECORD_PROBLEM = """
-    INSERT INTO cache_pipeline_state.lookup AS l (tenant, account, lookup, problem)
-    VALUES (%(tenant)s, %(account)s, %(lookup)s, %(problem)s)
-    ON CONFLICT (tenant, account, lookup) DO UPDATE SET problem = excluded.problem
+    INSERT INTO cache_pipeline_state.lookup AS l (tenant, account, lookup, problem, problem_since)
+    VALUES (%(tenant)s, %(account)s, %(lookup)s, %(problem)s, %(at)s)
+    ON CONFLICT (tenant, account, lookup) DO UPDATE SET problem = excluded.problem, problem_since = excluded.problem_since
     WHERE l.problem IS DISTINCT FROM excluded.problem
     RETURNING lookup
 """
@@ -77,7 +77,7 @@ _PAGE = f"SELECT id, name, valid_to IS NOT NULL {_SELECTED}"
 _ASCENDING = f'{_PAGE} ORDER BY lower(name) COLLATE "C", id COLLATE "C" LIMIT %(size)s OFFSET %(start)s'
 _DESCENDING = f'{_PAGE} ORDER BY lower(name) COLLATE "C" DESC, id COLLATE "C" DESC LIMIT %(size)s OFFSET %(start)s'
 _STATE = """
-    SELECT l.lookup, l.listed_at, l.problem, (
+    SELECT l.lookup, l.listed_at, l.problem, l.problem_since, (
         SELECT count(*) FROM cache_pipeline_state.entity_name AS n
         WHERE n.tenant = l.tenant AND n.account = l.account AND n.lookup = l.lookup AND n.valid_to IS NULL
     )
@@ -124,9 +124,9 @@ class PostgresNameStore:
             cursor.execute(_LISTED, where)
         return changes
 
-    def record_problem(self, scope: NameScope, lookup: str, problem: str) -> bool:
-        """Record why a listing cannot be read. Return False if the same was recorded before."""
-        where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup, "problem": problem}
+    def record_problem(self, scope: NameScope, lookup: str, problem: str, at: datetime) -> bool:
+        """Record why a listing cannot be used. Return False if the same was recorded before."""
+        where = {"tenant": scope.tenant, "account": scope.account, "lookup": lookup, "problem": problem, "at": at}
         with self._transaction() as cursor:
             return cursor.execute(_RECORD_PROBLEM, where).fetchone() is not None
 
@@ -169,7 +169,9 @@ class PostgresNameStore:
         """Return what is known of each listing."""
         with self._transaction() as cursor:
             rows = cursor.execute(_STATE, {"tenant": scope.tenant, "account": scope.account}).fetchall()
-        return {lookup: LookupState(listed_at, names, problem) for lookup, listed_at, problem, names in rows}
+        return {
+            lookup: LookupState(listed_at, names, problem, since) for lookup, listed_at, problem, since, names in rows
+        }
 
 
 def _like(match: NameMatch) -> str:

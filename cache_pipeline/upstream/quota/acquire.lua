@@ -62,8 +62,12 @@ if not generation or is_restarted then
   redis.call('HSET', KEYS[3], 'since', integer(now), 'created_at', integer(now))
   redis.call('PEXPIRE', KEYS[3], integer(math.ceil(window / 1000)))
 end
+local stamped = generation .. ' ' .. (run or '')
+if stamped ~= stored_generation then
+  redis.call('SET', KEYS[2], stamped)
+end
 -- It never expires: without it, a quiet day would look like a loss of all data.
-redis.call('SET', KEYS[2], generation .. ' ' .. (run or ''))
+redis.call('PERSIST', KEYS[2])
 if known_generation ~= '' and known_generation ~= generation then
   local created_at = redis.call('HGET', KEYS[3], 'created_at')
   if created_at then

@@ -231,7 +231,7 @@ def test_standby_is_unavailable_until_it_is_promoted(postgres_database: str):
 
 def test_history_can_be_opened_before_its_server_answers(history_url: str):
     with (
-        open_history("postgresql://127.0.0.1:1/nobody") as away,
+        open_history("postgresql://127.0.0.1:1/example") as away,
         pytest.raises(HistoryUnavailable, match=r"127\.0\.0\.1"),
     ):
         away.coverage(SERIES)

@@ -72,12 +72,12 @@ def test_tenants_and_accounts_are_apart(names: NameStore):
 
 
 def test_problem_is_new_once_and_ends_with_the_next_listing(names: NameStore):
-    assert names.record_problem(SCOPE, "queues", "403")
-    assert not names.record_problem(SCOPE, "queues", "403")
-    assert names.state(SCOPE)["queues"] == LookupState(None, 0, "403")
+    assert names.record_problem(SCOPE, "queues", "403", MONDAY)
+    assert not names.record_problem(SCOPE, "queues", "403", MONDAY + DAY)
+    assert names.state(SCOPE)["queues"] == LookupState(None, 0, "403", MONDAY)
     names.update(SCOPE, "queues", _listed(a="Sales"), MONDAY)
     assert names.state(SCOPE)["queues"] == LookupState(MONDAY, 1, None)
-    assert names.record_problem(SCOPE, "queues", "403")
+    assert names.record_problem(SCOPE, "queues", "403", MONDAY + DAY)
 
 
 def test_concurrent_listings_leave_one_valid_name(names: NameStore):
