@@ -6,11 +6,9 @@ not, of a vendor that does enforce its limit. Last comes a simulated day of ten 
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,16 +25,16 @@ from pydantic import HttpUrl
 from benchmarks.api import targets
 from benchmarks.api.benchmark import create_key, deployment
 from benchmarks.api.servers import run_in_process
+from benchmarks.proxy.scripts import Answer, running_script
 from benchmarks.proxy.simulated_day import measure_day
 from benchmarks.quota.processes import simulator_process
-from benchmarks.result import BenchmarkError, ProgressCallback, Result, Row, Target
+from benchmarks.result import ProgressCallback, Result, Row, Target
 from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator import SimulatorSettings
 
-_PROGRAM = Path(__file__).with_name("sdk_program.py")
 _FIRST_DAY = datetime(2026, 1, 5, tzinfo=UTC)
 _SCRIPTS, _TIMES_THE_LIMIT, _LIMIT = 10, 6, 300
 #: Of so many queries of a script, one is for what is not held.
@@ -89,12 +87,6 @@ class _Query:
     family: str
     body: dict[str, Any]
     days: frozenset[datetime]
-
-
-@dataclass(frozen=True)
-class _Run:
-    answers: Sequence[Any]
-    seconds: Sequence[float]
 
 
 def _queries(first_day: datetime) -> list[_Query]:
@@ -161,9 +153,7 @@ def measure(progress: ProgressCallback) -> Result:
             progress(what)
             before = _calls(vendor)
             run = _run(ours, queries, folder)
-            equal = sum(
-                _by_group(mine) == _by_group(theirs) for mine, theirs in zip(run.answers, answers.answers, strict=True)
-            )
+            equal = sum(_by_group(mine) == _by_group(theirs) for mine, theirs in zip(run, answers, strict=True))
             rows += [
                 Row(
                     f"{what}: answers equal to the vendor's",
@@ -183,9 +173,9 @@ def measure(progress: ProgressCallback) -> Result:
                 ),
                 Row(
                     f"{what}: median time",
-                    statistics.median(run.seconds) * 1000,
+                    _median_milliseconds(run),
                     "ms",
-                    {_STRAIGHT: statistics.median(answers.seconds) * 1000},
+                    {_STRAIGHT: _median_milliseconds(answers)},
                 ),
             ]
         progress("ten scripts at once")
@@ -237,13 +227,12 @@ def _measure_scripts(what: str, ours: Mapping[str, str], asked: Sequence[Sequenc
     pause = 60 / len(asked[0])
     with ThreadPoolExecutor(_SCRIPTS) as pool:
         runs = list(pool.map(partial(_run, ours, folder=folder, pause=pause), asked))
-    refused = sum("results" not in answer for run in runs for answer in run.answers)
-    held = set(map(id, asked[0])) & set(map(id, asked[-1]))
+    refused = sum(answer.document is None for run in runs for answer in run)
     seconds = sorted(
-        second
+        answer.seconds
         for queries, run in zip(asked, runs, strict=True)
-        for query, second in zip(queries, run.seconds, strict=True)
-        if id(query) in held
+        for query, answer in zip(queries, run, strict=True)
+        if min(query.days) >= _FIRST_DAY
     )
     p95 = seconds[int(len(seconds) * 0.95)]
     return [
@@ -257,36 +246,33 @@ def _measure_scripts(what: str, ours: Mapping[str, str], asked: Sequence[Sequenc
     ]
 
 
+def _median_milliseconds(answers: Iterable[Answer]) -> float:
+    return 1000 * statistics.median(answer.seconds for answer in answers)
+
+
 def _calls(vendor: str) -> int:
     summary = httpx.get(f"{vendor}/simulator/counters").json()["summary"]
     return summary["sync_queries"] + summary["submits"]
 
 
-def _by_group(answer: Mapping[str, Any]) -> dict[str, Any] | None:
+def _by_group(answer: Answer) -> dict[str, Any] | None:
     """Return the buckets of an answer by group; None for a refusal. The vendor documents no order of groups and metrics."""
-    if "results" not in answer:
+    if answer.document is None:
         return None
     return {
         json.dumps(result["group"], sort_keys=True): [
             {**bucket, "metrics": sorted(bucket["metrics"], key=lambda each: (each["metric"], each["qualifier"] or ""))}
             for bucket in result["data"]
         ]
-        for result in answer["results"]
+        for result in answer.document["results"]
     }
 
 
-def _run(host: Mapping[str, str], queries: Sequence[_Query], folder: Path, pause: float = 0) -> _Run:
-    task = {**host, "pause": pause, "queries": [{"family": query.family, "body": query.body} for query in queries]}
-    home = Path(tempfile.mkdtemp(dir=folder))
-    run = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
-        [sys.executable, "-W", "ignore", str(_PROGRAM)],
-        env={**os.environ, "HOME": str(home)},
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if run.returncode:
-        raise BenchmarkError(f"the SDK failed: {run.stderr[-500:]}")
-    result = json.loads(run.stdout.splitlines()[-1])
-    return _Run(result["answers"], result["seconds"])
+def _run(host: Mapping[str, str], queries: Sequence[_Query], folder: Path, pause: float = 0) -> list[Answer]:
+    """Ask as a script does, `pause` seconds from one query to the next if the answer does not take longer."""
+    answers: list[Answer] = []
+    with running_script(host, folder) as script:
+        for query in queries:
+            answers.append(script.call(f"post_analytics_{query.family}_aggregates_query", query.body))
+            time.sleep(max(0.0, pause - answers[-1].seconds))
+    return answers

@@ -18,10 +18,17 @@ _PROGRAM = Path(__file__).with_name("sdk_script.py")
 
 @dataclass(frozen=True)
 class Answer:
-    """The status of an answer, 200 for figures, and the seconds that the call took."""
+    """An answer to a call.
+
+    Attributes:
+        status: 200 for figures.
+        seconds: How long the call took.
+        document: The figures; None for a refusal.
+    """
 
     status: int
     seconds: float
+    document: dict[str, Any] | None
 
 
 class Script:

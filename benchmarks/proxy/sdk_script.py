@@ -1,7 +1,8 @@
 """Call the vendor's own SDK at one host, one call for each line of standard input, and print a line for each answer.
 
 The SDK watches HOME and reads settings at import, so HOME must be an empty folder. The first line has `url`, `id` and `secret`; each
-further one has the `method` of the analytics API and the `body`. A printed line has `status`, 200 for an answer, and `seconds`.
+further one has the `method` of the analytics API and the `body`. A printed line has `status`, 200 for an answer, the `seconds` that the
+call took, and the `document`, null for a refusal.
 """
 
 import json
@@ -23,12 +24,14 @@ def main() -> None:
     api = sdk.AnalyticsApi(client)
     for line in sys.stdin:
         call = json.loads(line)
-        started, status = time.perf_counter(), 200
+        started, status, answer = time.perf_counter(), 200, None
         try:
-            getattr(api, call["method"])(call["body"])
+            answer = getattr(api, call["method"])(call["body"])
         except ApiException as error:
             status = error.status
-        print(json.dumps({"status": status, "seconds": time.perf_counter() - started}), flush=True)
+        seconds = time.perf_counter() - started
+        document = None if answer is None else json.loads(answer.to_json())
+        print(json.dumps({"status": status, "seconds": seconds, "document": document}), flush=True)
 
 
 main()

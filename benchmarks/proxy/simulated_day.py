@@ -22,16 +22,12 @@ from benchmarks.proxy.day import DAY, count_scripts, least_calls, requests
 from benchmarks.proxy.scripts import running_script
 from benchmarks.result import BenchmarkError, Row, Target
 from cache_pipeline.api.app import create_app
-from cache_pipeline.api.jobs.worker import Worker
-from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.api.jobs.worker_process import run_worker
 from cache_pipeline.bootstrap.database import migrate_history
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.embedded import embedded_servers
 from cache_pipeline.settings import Settings
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
-from cache_pipeline.storage.postgres.ad_hoc_series import PostgresAdHocSeries
-from cache_pipeline.storage.postgres.async_pool import Pool, connection_pool
-from cache_pipeline.storage.postgres.jobs import PostgresJobStore
 
 _START_SECONDS = 30.0
 _AGE_JOBS = "UPDATE cache_pipeline_state.job SET finished_at = finished_at - %s WHERE finished_at IS NOT NULL"
@@ -116,21 +112,21 @@ def _service(settings: Settings, clock: _SteppedClock) -> Generator[str]:
     state: dict[str, Any] = {}
 
     async def serve() -> None:
-        app = create_app(settings, clock=clock.utc)
-        async with app.router.lifespan_context(app), connection_pool(settings.required_postgres_url(), 1) as leases:
-            server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))
-            stop = asyncio.Event()
-            working = asyncio.create_task(_worker(app.state.query_service, settings, leases).run(stop))
-            serving = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
-            state["port"] = server.servers[0].sockets[0].getsockname()[1]
-            started.set()
-            await asyncio.to_thread(stopped.wait)
-            stop.set()
-            await working
-            server.should_exit = True
-            await serving
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(settings, clock=clock.utc), port=0, log_level="error", access_log=False)
+        )
+        stop = asyncio.Event()
+        working = asyncio.create_task(run_worker(settings, stop, lambda _name: None, clock=clock.utc))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        state["port"] = server.servers[0].sockets[0].getsockname()[1]
+        started.set()
+        await asyncio.to_thread(stopped.wait)
+        stop.set()
+        await working
+        server.should_exit = True
+        await serving
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="service", daemon=True)
     thread.start()
@@ -141,20 +137,3 @@ def _service(settings: Settings, clock: _SteppedClock) -> Generator[str]:
     finally:
         stopped.set()
         thread.join()
-
-
-def _worker(service: QueryService, settings: Settings, pool: Pool) -> Worker:
-    return Worker(
-        name="day",
-        service=service.report_service,
-        reports=service.reports,
-        jobs=service.jobs,
-        leases=PostgresJobStore(pool),
-        queue=service.queue,
-        events=service.events,
-        counters=service.counters,
-        settings=settings.jobs,
-        ad_hoc_series=PostgresAdHocSeries(pool, settings.required_postgres_url()),
-        max_ad_hoc_series=settings.api.ad_hoc_series,
-        ad_hoc_keep=timedelta(days=settings.api.ad_hoc_days),
-    )

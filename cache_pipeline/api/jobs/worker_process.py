@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cache_pipeline.account_upkeep import refresh_account_facts
 from cache_pipeline.aio import run_in_background
@@ -46,6 +46,7 @@ async def run_worker(
     stop: asyncio.Event,
     announce: Callable[[str], None],
     on_stored: OnStored = ignore_stored,
+    clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Run jobs until `stop` is set.
 
@@ -54,6 +55,7 @@ async def run_worker(
         stop: Stops the worker after it has finished its running jobs.
         announce: Called with the worker's name when it starts.
         on_stored: Called with each write to history.
+        clock: The current time in UTC.
 
     Raises:
         SettingsError: A URL is missing, the broker is unknown, or the file of ``jobs.alive_file`` cannot be written.
@@ -65,7 +67,7 @@ async def run_worker(
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     await refresh_account_facts(settings)
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(settings, on_stored, tuple(reports.values())))
+        service = await stack.enter_async_context(open_service(settings, on_stored, tuple(reports.values()), clock))
         url = settings.required_postgres_url()
         pool = await stack.enter_async_context(connection_pool(url, _WORKER_CONNECTIONS, _WORKER_CONNECT_SECONDS))
         leases = await stack.enter_async_context(connection_pool(url, 1))
@@ -80,7 +82,7 @@ async def run_worker(
             leases=PostgresJobStore(leases),
             queue=queue,
             events=RedisJobEvents(redis),
-            counters=ProcessCounters(RedisMetricCounts(redis, utc_now)),
+            counters=ProcessCounters(RedisMetricCounts(redis, clock)),
             settings=settings.jobs,
             ad_hoc_series=PostgresAdHocSeries(pool, url),
             max_ad_hoc_series=settings.api.ad_hoc_series,
