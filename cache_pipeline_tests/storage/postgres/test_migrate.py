@@ -59,7 +59,7 @@ def test_own_tables_are_migrated_to_the_newest_revision(history_url: str):
     assert pending_changes(history_url, [(REPORT, COLUMNS)]) == []
     with psycopg.connect(history_url) as connection:
         revisions = connection.execute("SELECT version_num FROM cache_pipeline_state.alembic_version").fetchall()
-    assert revisions == [("0007_forgotten_request",)]
+    assert revisions == [("0008_problem_since",)]
     assert {name.removeprefix("cache_pipeline_state.") for name in tables(history_url)} == {
         "access_token",
         "ad_hoc_series",
