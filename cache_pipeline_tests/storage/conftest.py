@@ -1,5 +1,6 @@
 """Fixtures for storage: a migrated PostgreSQL, a Redis and an S3 bucket."""
 
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -66,8 +67,18 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a bucket of an S3 server on this machine, whose address is in AWS_ENDPOINT."""
     # Imported here, because the import takes a second and only these tests need it.
     import boto3
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
+    putting, put_object = threading.Lock(), S3Response.put_object
+
+    def put_one_at_a_time(response: S3Response) -> object:
+        # The server checks If-Match first and writes later, so two writers of one version could both succeed. A real bucket
+        # does both in one step.
+        with putting:
+            return put_object(response)
+
+    monkeypatch.setattr(S3Response, "put_object", put_one_at_a_time)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")

@@ -76,6 +76,18 @@ def test_publishers_of_the_same_day_lose_nothing(url: str):
     assert rows["offered"].to_pylist() == [n + 1 for n in range(24) for _ in range(2)]
 
 
+def test_version_is_replaced_once(bucket: str):
+    """The bucket must check and write in one step, as the vendors of object stores do; publishers rely on it."""
+    store = EdgeTier(bucket, lambda: NOW).store
+    store.create("swapped.json", b"0")
+    with ThreadPoolExecutor(8) as threads:
+        for turn in range(1, 31):
+            found = store.get("swapped.json")
+            assert found is not None
+            swaps = [threads.submit(store.swap, "swapped.json", f"{turn}-{n}".encode(), found[1]) for n in range(8)]
+            assert sum(swap.result() for swap in swaps) == 1
+
+
 def test_reader_never_sees_half_a_publication(url: str):
     tier = EdgeTier(url, lambda: NOW)
     tier.publish(REPORT, {hours(0, 24): table(hours(0, 24), 0)}, None)
