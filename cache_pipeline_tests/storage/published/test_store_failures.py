@@ -40,6 +40,18 @@ except EdgeStoreError as error:
 """
 
 
+def test_manifest_whose_snapshot_cannot_be_stored_is_not_published(tmp_path: Path):
+    edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
+    edge.publish(REPORT, {DAY: table(DAY)}, None)
+    tenant = tmp_path / "v1/default"
+    before = (tenant / "manifest.json").read_bytes()
+    shutil.rmtree(tenant / "snapshots")
+    (tenant / "snapshots").write_text("in the way")
+    with pytest.raises(EdgeStoreError):
+        edge.publish(REPORT, {NEXT: table(NEXT, 2)}, None)
+    assert (tenant / "manifest.json").read_bytes() == before
+
+
 def test_full_disk_breaks_nothing(tmp_path: Path):
     edge = EdgeTier(f"file://{tmp_path}", lambda: NOW)
     edge.publish(REPORT, {DAY: table(DAY)}, None)
