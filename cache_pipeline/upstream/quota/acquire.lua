@@ -15,8 +15,9 @@
 -- longer. A waiter asks again with the same grant id.
 --
 -- The callers of a lane are served in turn (start-time fair queuing). `turns` has the number of each caller's next turn: one more
--- than that of its last grant, and never less than the latest that was served: what a caller did not use is not saved. `waiting` has, by waiter, from when on it could be
--- granted a request, and its callers. A waiter yields while another one that could be granted a request now has an earlier turn.
+-- than that of its last grant, and never less than the earliest of those that wait: what a caller did not ask for is not saved for
+-- it, but what others were granted while it yielded is. `waiting` has, by waiter, from when on it could be granted a request, and
+-- its callers. A waiter yields while another one that could be granted a request now has an earlier turn.
 -- A request for several callers goes by the earliest turn of them. A waiter that does not ask again within a moment has left.
 --
 -- Limits beyond the client's own one: `limits` has a field for each that a refusal or the vendor's list has named, "<log> <name>",
@@ -200,7 +201,8 @@ if #open == 0 then
 end
 
 local waiters = redis.call('HGETALL', waiting)
-local turn, whose, is_contended = nil, nil, false
+local turn, whose = earliest_turn(callers)
+local is_contended, earliest = false, turn
 for at = 1, #waiters, 2 do
   local ready_at, others = string.match(waiters[at + 1], '^(%d+) (.*)$')
   ready_at = tonumber(ready_at)
@@ -208,9 +210,12 @@ for at = 1, #waiters, 2 do
     redis.call('HDEL', waiting, waiters[at])
   elseif waiters[at] ~= waiter then
     is_contended = true
-    turn, whose = earliest_turn(callers)
-    if ready_at <= now and earliest_turn(others) < turn then
+    local other_turn = earliest_turn(others)
+    if ready_at <= now and other_turn < turn then
       return wait_for(YIELD)
+    end
+    if ready_at <= now + YIELD then
+      earliest = math.min(earliest, other_turn)
     end
   end
 end
@@ -221,7 +226,7 @@ elseif #waiters > 0 then
   redis.call('HDEL', waiting, waiter)
 end
 if is_contended then
-  served = math.max(served, turn)
+  served = math.max(served, earliest)
   redis.call('ZADD', turns, served, SERVED, turn + 1, whose)
   redis.call('ZREMRANGEBYSCORE', turns, '-inf', '(' .. integer(served))
   redis.call('PEXPIRE', turns, idle_ms)
