@@ -174,7 +174,7 @@ for candidate = 1, (#KEYS - 12) / 2 do
 end
 
 local turns, waiting, waiter, callers = KEYS[11], KEYS[12], ARGV[12], ARGV[13]
--- The member without a name is the latest turn that was served.
+-- The member without a name is the turn from which the others are counted.
 local SERVED = ''
 local served = tonumber(redis.call('ZSCORE', turns, SERVED) or 0)
 
