@@ -39,6 +39,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     #: Bytes of a header, or of the lines after a body, that have arrived so far.
     _header_bytes = 0
     _refusal: str | None = None
+    #: The request that is being answered, or was last. uvicorn's `cycle` is the latest that arrived.
+    _answered: Any = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request, but not for long. If there are too many connections, end the one that has waited longest for its caller.
@@ -86,6 +88,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             self._refuse("too many pipelined requests: wait for answers")
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Read a part of a body, whose size the application limits."""
@@ -94,6 +98,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin to answer the next request, or wait for it; but end the connection if the caller does not read this answer."""
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._expect_reader()
@@ -114,9 +120,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().send_400_response(self._refusal or msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up."""
+        """Clean up, and tell the request that is being answered, behind which others may wait, that its caller is gone."""
         self._forget_deadline()
         self._forget_read_deadline()
+        if not self.is_idle:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def end(self) -> None:
@@ -128,13 +137,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being answered, so that whatever arrives belongs to the header of the next one."""
-        cycle: Any = self.cycle
-        return cycle is None or cycle.response_complete
+        return self._answered is None or self._answered.response_complete
 
     @property
     def is_waiting(self) -> bool:
         """Whether its caller has to act: to send a request or the rest of its body, or to read the answer."""
-        return self.is_idle or self.cycle.more_body or self.flow.write_paused
+        return self.is_idle or self._answered.more_body or self.flow.write_paused
 
     def _refuse(self, reason: str) -> None:
         """Have the parser pass the request on as a malformed one.

@@ -112,6 +112,32 @@ async def test_pipelined_requests_are_bounded():
         writer.close()
 
 
+@pytest.mark.parametrize("requests", [1, 2, 8])
+async def test_caller_that_hangs_up_is_noticed_and_logged_nowhere(requests: int, caplog: pytest.LogCaptureFixture):
+    """Also while an earlier one of its pipelined requests is answered; a log of each would fill a disk."""
+    ends: list[str] = []
+
+    async def slow_app(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        ends.append((await receive())["type"])
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(BoundedHttpProtocol, slow_app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
+        await asyncio.wait_for(reader.readuntil(b"first"), 20)
+        writer.transport.abort()
+        async with asyncio.timeout(20):
+            while not ends:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+    assert ends == ["http.disconnect"]
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
+
+
 async def test_very_many_headers_are_refused_while_they_arrive():
     async with serving(BoundedHttpProtocol) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
