@@ -341,7 +341,8 @@ class Settings(BaseSettings):
             deleted on request, as ``cache-pipeline forget --from-vendor`` does; start its schedule in the UI.
         sensors: ``running`` starts the sensors that keep reports current when Dagster first loads the project; by default each is
             started in the UI. What was switched there stays as it is.
-        partitions_from: Overrides every report's first day, for replaying past volumes.
+        partitions_from: The first day of every report's partitions, instead of its own start: for replaying past volumes. Earlier days are
+            not missing; the API still fetches them on demand.
         partitions_to: Ends every report's partitions before this day, likewise.
     """
 

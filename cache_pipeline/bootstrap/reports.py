@@ -18,6 +18,7 @@ from cache_pipeline.query.declarations import (
 )
 from cache_pipeline.query.live_report import LiveReport
 from cache_pipeline.query.measure_columns import find_measure_problems
+from cache_pipeline.query.partition_days import PartitionDays
 from cache_pipeline.query.publication import find_publication_problems
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.report_schema import report_json_schema_text
@@ -204,6 +205,11 @@ def load_declarations(settings: Settings, folder: Path | None = None) -> dict[st
         DeclarationError: As ``load_reports``.
     """
     return Declarations(settings).read_folder(folder or settings.reports_dir)
+
+
+def configured_days(settings: Settings) -> PartitionDays:
+    """Return the days of the deployment's partitions."""
+    return PartitionDays(settings.partitions_from, settings.partitions_to)
 
 
 def report_columns(report: Report) -> tuple[Column, ...]:

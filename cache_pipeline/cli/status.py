@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cache_pipeline.api.schemas import ad_hoc_series_view, report_status_view
 from cache_pipeline.bootstrap.clock import utc_now
-from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.reports import configured_days, load_reports
 from cache_pipeline.cli.activity import describe_activity, read_activity
 from cache_pipeline.query.declarations import find_report
 from cache_pipeline.query.series import Series
@@ -40,11 +40,13 @@ _LEGEND = Text.assemble(
 def status(report: str | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show the stored days of every report, open queries and jobs, and quota; or the calendar of one REPORT."""
     settings, now = read_settings(), utc_now()
+    partition_days = configured_days(settings)
     declared = load_reports(settings)
     selected = [find_report(declared, report)] if report else list(declared.values())
     with open_history(settings.required_postgres_url()) as history:
         statuses = [
-            report_status(each, history.coverage(Series(each, settings.tenant)), now, days) for each in selected
+            report_status(each, partition_days, history.coverage(Series(each, settings.tenant)), now, days)
+            for each in selected
         ]
     work = asyncio.run(read_activity(settings))
     if as_json:

@@ -13,7 +13,7 @@ from datetime import date
 
 import dagster as dg
 
-from cache_pipeline.bootstrap.reports import load_reports
+from cache_pipeline.bootstrap.reports import configured_days, load_reports
 from cache_pipeline.errors import QueryError
 from cache_pipeline.orchestration.backfill_outcome import BackfillOutcome, CheckOutcome
 from cache_pipeline.orchestration.build import build_defs
@@ -66,7 +66,7 @@ def run_backfill(
     settings = read_settings()
     reports = load_reports(settings)
     report = find_report(reports, name)
-    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
+    partitions = report_partitions(report, configured_days(settings))
     span = Interval(midnight(first_day, report.zone), midnight(end_day, report.zone))
     keys = keys_within(partitions, span)
     if not keys:

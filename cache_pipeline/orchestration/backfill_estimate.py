@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from cache_pipeline.bootstrap.accounts import quota_headroom
+from cache_pipeline.bootstrap.reports import configured_days
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partition_intervals, report_partitions
 from cache_pipeline.orchestration.progress import format_duration
@@ -59,7 +60,7 @@ def estimate_definitions(reports: Mapping[str, Report]) -> dg.Definitions:
         with reported_failures():
             report = find_report(dict(reports), config.report)
             settings = cache_pipeline__engine.settings
-            partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
+            partitions = report_partitions(report, configured_days(settings))
             intervals = _select_intervals(partitions, config)
             async with cache_pipeline__engine.service() as service:
                 plan = await estimate_backfill(

@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 
-from cache_pipeline.bootstrap.reports import load_declarations
+from cache_pipeline.bootstrap.reports import configured_days, load_declarations
 from cache_pipeline.orchestration.assets import report_assets
 from cache_pipeline.orchestration.backfill_estimate import estimate_definitions
 from cache_pipeline.orchestration.dagster_compat import over_named_jobs
@@ -64,7 +64,7 @@ def _report_definitions(
     shared: SharedState,
 ) -> dg.Definitions:
     """Return the definitions of one report: assets, checks, job, schedule and sensors."""
-    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
+    partitions = report_partitions(report, configured_days(settings))
     assets = report_assets(report, partitions, declaration, settings.tenant)
     checks = [staged_checks(report, partitions), published_checks(report, partitions)]
     job = _resolved_job(report, assets, checks, resources)
@@ -186,8 +186,7 @@ def build_upkeep_defs(
     """
     settings, resources = read_settings(), {**default_resources(), **(resource_overrides or {})}
     with_partitions = {
-        name: (report, report_partitions(report, settings.partitions_from, settings.partitions_to))
-        for name, report in reports.items()
+        name: (report, report_partitions(report, configured_days(settings))) for name, report in reports.items()
     }
     jobs = [job_name(report) for report in reports.values()]
     launching = [

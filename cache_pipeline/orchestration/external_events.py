@@ -12,6 +12,7 @@ from functools import cache
 
 import dagster as dg
 
+from cache_pipeline.bootstrap.reports import configured_days
 from cache_pipeline.fetch.write_events import OnStored, RowsStored
 from cache_pipeline.orchestration.naming import asset_key
 from cache_pipeline.orchestration.partitions import partitions_overlapping, report_partitions
@@ -77,7 +78,7 @@ def build_events(
     report: Report, settings: Settings, writes: Sequence[RowsStored], covered: IntervalSet
 ) -> list[dg.AssetMaterialization | dg.AssetObservation]:
     """Build one event for each partition that each write overlaps."""
-    partitions = report_partitions(report, settings.partitions_from, settings.partitions_to)
+    partitions = report_partitions(report, configured_days(settings))
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
     for write in writes:
         metadata: dict[str, dg.RawMetadataValue] = {

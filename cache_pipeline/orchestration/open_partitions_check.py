@@ -26,14 +26,15 @@ from cache_pipeline.orchestration.partitions import (
     DeclaredReports,
     final_span,
     newest_partitions,
+    partition_days,
     partitions_overlapping,
     partitions_within,
 )
 from cache_pipeline.orchestration.resources import EngineResource
 from cache_pipeline.query.interval import Interval, IntervalSet
 from cache_pipeline.query.report import Report
+from cache_pipeline.service.status import due_partitions
 from cache_pipeline.storage.coverage import Coverage
-from cache_pipeline.storage.ttl import report_freshness
 
 OPEN_PARTITIONS_SENSOR = "open_partitions_sensor"
 #: The newest partitions, whose runs and checks are looked at.
@@ -55,7 +56,7 @@ def load_open_partitions(
 ) -> list[OpenPartition]:
     """Find the open partitions: the missing ones since the first partition, and the others among the newest.
 
-    A partition is missing if it could have been final for as long as its figures may be old, so that there was time to fetch it.
+    The missing ones are those that ``status`` and the metrics count, except those that a run is fetching.
     """
     now = engine.now()
     final = final_span(report, partitions, now)
@@ -71,7 +72,6 @@ def load_open_partitions(
     }
     failed = find_failed_partitions(instance, report, partitions, spans) if runs.has_failed(report) else {}
     unpublished = [key for key in engine.staging().stored_keys(series, spans) if IntervalSet([spans[key]]) - stored]
-    due = final_span(report, partitions, now - report_freshness(report))
     known = {*incomplete, *failed, *unpublished} & set(spans)
     explained = IntervalSet(
         [
@@ -85,7 +85,9 @@ def load_open_partitions(
         failed=failed,
         unpublished=unpublished,
         provisional=[key for key, span in spans.items() if coverage.provisional & IntervalSet([span])],
-        missing=_missing_stretches(report, partitions, IntervalSet([due] if due else []) - stored - explained),
+        missing=_missing_stretches(
+            report, partitions, due_partitions(report, partition_days(partitions), now) - stored - explained
+        ),
     )
 
 

@@ -6,15 +6,15 @@ See https://docs.dagster.io/guides/build/partitions-and-backfills
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from cache_pipeline.query.calendar import cut_at_boundaries, expand_to_steps, floor_to_step, midnight
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.partition_days import AS_DECLARED, PartitionDays, final_interval
 from cache_pipeline.query.report import Cadence, Report
-from cache_pipeline.query.retention import kept_since
 
 # An hourly key carries its UTC offset: without it the hour that a clock change repeats would have one key for two hours.
 _FORMATS: Mapping[Cadence, tuple[str, str]] = {
@@ -30,24 +30,16 @@ _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG, _RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-def report_partitions(
-    report: Report, first_day: date | None = None, end_day: date | None = None
-) -> dg.TimeWindowPartitionsDefinition:
-    """Return the partitions of a report's cadence.
-
-    Args:
-        report: The report.
-        first_day: First day, instead of the declared one.
-        end_day: Day after the last one; by default the partitions have no end.
-    """
+def report_partitions(report: Report, days: PartitionDays = AS_DECLARED) -> dg.TimeWindowPartitionsDefinition:
+    """Return the partitions of a report's cadence on these days."""
     fmt, cron = _FORMATS[report.partition]
 
     def format_day(day: date) -> str:
         return midnight(day, report.zone).astimezone(report.zone).strftime(fmt)
 
     return dg.TimeWindowPartitionsDefinition(
-        start=format_day(first_day or report.start),
-        end=format_day(end_day) if end_day else None,
+        start=format_day(days.first_of(report)),
+        end=format_day(days.end) if days.end else None,
         cron_schedule=cron,
         fmt=fmt,
         timezone=report.time_zone,
@@ -108,15 +100,12 @@ def final_span(report: Report, partitions: dg.TimeWindowPartitionsDefinition, no
 
     Computed without listing the partitions, because a thousand sensors do so every minute.
     """
-    first, last = partitions.get_first_partition_window(), partitions.get_last_partition_window()
-    if first is None or last is None:
-        return None
-    step = report.partition.step
-    end = min(floor_to_step(now - report.freshness.finality_delay, step, report.zone), last.end.astimezone(UTC))
-    start = first.start.astimezone(UTC)
-    if (oldest := kept_since(report, now)) is not None:
-        start = max(start, oldest)
-    return Interval(start, end) if start < end else None
+    return final_interval(report, partition_days(partitions), now)
+
+
+def partition_days(partitions: dg.TimeWindowPartitionsDefinition) -> PartitionDays:
+    """Return the days of a definition by ``report_partitions``."""
+    return PartitionDays(partitions.start.date(), partitions.end.date() if partitions.end else None)
 
 
 def newest_partitions(report: Report, span: Interval, at_most: int) -> Interval:

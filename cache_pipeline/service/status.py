@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from cache_pipeline.query.calendar import expand_to_steps, floor_to_step, midnight
+from cache_pipeline.query.calendar import Step, cut_at_boundaries, expand_to_steps, midnight
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.partition_days import PartitionDays, begun_interval, final_interval
 from cache_pipeline.query.report import Report
-from cache_pipeline.query.retention import kept_since
 from cache_pipeline.storage.coverage import Coverage
 from cache_pipeline.storage.freshness import FreshnessRule
+from cache_pipeline.storage.ttl import report_freshness
+
+_DAY, _INSTANT = Step(days=1), timedelta(microseconds=1)
 
 
 class DayState(StrEnum):
@@ -56,10 +59,12 @@ class ReportStatus:
     gaps: tuple[Interval, ...]
 
 
-def report_status(report: Report, coverage: Coverage, now: datetime, days: int) -> ReportStatus:
-    """Return the status of a report over its last ``days`` local days including today, without days before its start."""
+def report_status(
+    report: Report, partition_days: PartitionDays, coverage: Coverage, now: datetime, days: int
+) -> ReportStatus:
+    """Return the status of a report over the last ``days`` local days of its partitions, including today."""
     stored, rule = coverage.final | coverage.provisional, FreshnessRule.of(report)
-    spans = list(_begun_days(report, now, days))
+    spans = list(_begun_days(report, partition_days, now, days))
     period = IntervalSet(span for _, span in spans)
     ends = [part.end for part in coverage.final]
     return ReportStatus(
@@ -74,19 +79,19 @@ def report_status(report: Report, coverage: Coverage, now: datetime, days: int) 
     )
 
 
-def missing_partitions(report: Report, coverage: Coverage, now: datetime) -> int:
-    """Return how many partitions since the report's start history lacks, or holds only in part.
+def due_partitions(report: Report, partition_days: PartitionDays, now: datetime) -> IntervalSet:
+    """Return the interval of the partitions that are missing unless history holds them.
 
-    A partition counts once it could have been final for as long as its figures may be old, so that there was time to fetch it.
+    They could have been final for as long as their figures may be old, so that there was time to fetch them.
     """
+    due = final_interval(report, partition_days, now, report_freshness(report))
+    return IntervalSet([due] if due else [])
+
+
+def missing_partitions(report: Report, partition_days: PartitionDays, coverage: Coverage, now: datetime) -> int:
+    """Return how many partitions that are due history lacks, or holds only in part."""
     step, zone = report.partition.step, report.zone
-    start = floor_to_step(midnight(report.start, zone), step, zone)
-    if (oldest := kept_since(report, now)) is not None:
-        start = max(start, oldest)
-    end = floor_to_step(now - report.freshness.finality_delay - FreshnessRule.of(report).ttl, step, zone)
-    if start >= end:
-        return 0
-    missing = IntervalSet([Interval(start, end)]) - coverage.final - coverage.provisional
+    missing = due_partitions(report, partition_days, now) - coverage.final - coverage.provisional
     # A stretch that begins and ends inside partitions concerns all of these.
     partitions = IntervalSet(expand_to_steps(part, step, zone) for part in missing)
     return sum(round(part.length / step.nominal_length) for part in partitions)
@@ -99,16 +104,17 @@ def overdue_since(report: Report, coverage: Coverage, now: datetime) -> datetime
     return min((each.fresh_until for each in found if each and each.fresh_until), default=None)
 
 
-def _begun_days(report: Report, now: datetime, days: int) -> Iterator[tuple[date, Interval]]:
-    """Yield each local day with the part of it that has passed."""
-    today = now.astimezone(report.zone).date()
-    first = max(today - timedelta(days=days - 1), report.start)
-    for number in range((today - first).days + 1):
-        day = first + timedelta(days=number)
-        start = midnight(day, report.zone)
-        end = min(midnight(day + timedelta(days=1), report.zone), now)
-        if start < end:
-            yield day, Interval(start, end)
+def _begun_days(
+    report: Report, partition_days: PartitionDays, now: datetime, days: int
+) -> Iterator[tuple[date, Interval]]:
+    """Yield each local day of partitions with the part of it that has passed."""
+    begun = begun_interval(report, partition_days, now)
+    if begun is None:
+        return
+    last = (begun.end - _INSTANT).astimezone(report.zone).date()
+    start = max(begun.start, midnight(last - timedelta(days=days - 1), report.zone))
+    for part in cut_at_boundaries(Interval(start, begun.end), _DAY, report.zone):
+        yield part.start.astimezone(report.zone).date(), part
 
 
 def _state(coverage: Coverage, span: Interval) -> DayState:

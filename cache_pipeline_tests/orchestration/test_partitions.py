@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_pipeline.orchestration.partitions import (
+    final_span,
     keys_of_run,
     keys_within,
     partition_intervals,
@@ -20,6 +21,7 @@ from cache_pipeline.orchestration.partitions import (
 )
 from cache_pipeline.query.calendar import midnight
 from cache_pipeline.query.interval import Interval
+from cache_pipeline.query.partition_days import PartitionDays, final_interval
 from cache_pipeline.query.report import Report
 from cache_pipeline_tests.orchestration.workbench import declaration
 
@@ -94,7 +96,7 @@ def test_weekly_partition_runs_from_monday_to_monday(key: str, start: str, hours
 
 
 def test_weeks_begin_on_the_first_monday() -> None:
-    partitions = report_partitions(_report(partition="week"), date(2024, 1, 3), date(2024, 2, 1))
+    partitions = report_partitions(_report(partition="week"), PartitionDays(date(2024, 1, 3), date(2024, 2, 1)))
     assert partitions.get_partition_keys() == ["2024-01-08", "2024-01-15", "2024-01-22"]
 
 
@@ -110,7 +112,7 @@ def test_partitions_begin_on_the_declared_day() -> None:
     ],
 )
 def test_first_and_end_day_override_the_declaration(cadence: str, keys: list[str]) -> None:
-    partitions = report_partitions(_report(partition=cadence), date(1999, 1, 4), date(1999, 1, 6))
+    partitions = report_partitions(_report(partition=cadence), PartitionDays(date(1999, 1, 4), date(1999, 1, 6)))
     assert partitions.get_partition_keys() == keys
 
 
@@ -124,7 +126,7 @@ def test_only_whole_partitions_are_within_an_interval() -> None:
 @pytest.mark.parametrize("cadence", ["hour", "day", "week"])
 def test_no_partitions_exist_outside_the_range(cadence: str) -> None:
     report = _report(partition=cadence)
-    partitions = report_partitions(report, date(2024, 6, 3), date(2024, 6, 10))
+    partitions = report_partitions(report, PartitionDays(date(2024, 6, 3), date(2024, 6, 10)))
     everything = keys_within(partitions, _local(report, "2024-05-20", "2024-06-30"))
     assert everything == partitions.get_partition_keys()
     assert len(everything) == {"hour": 7 * 24, "day": 7, "week": 1}[cadence]
@@ -144,7 +146,7 @@ def test_unfinished_partition_does_not_exist() -> None:
 
 def test_no_partitions_before_the_first_has_ended() -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    partitions = report_partitions(_report(), tomorrow)
+    partitions = report_partitions(_report(), PartitionDays(tomorrow))
     assert keys_within(partitions, _local(_report(), "2024-01-01", "2099-01-01")) == []
 
 
@@ -204,3 +206,25 @@ def test_our_calendar_agrees_with_dagsters(zone: str, cadence: str, start: datet
         assert whole.contains(interval) or cadence == "week"
         assert list(found) == keys_within(partitions, whole)
     assert list(partitions_within(partitions, interval)) == keys_within(partitions, interval)
+
+
+@given(
+    start=st.dates(date(2024, 1, 1), date(2024, 12, 1)),
+    # Dagster lists a partition that has not ended where the range has room for none.
+    length=st.integers(14, 60),
+    later=st.timedeltas(timedelta(hours=-30), timedelta(days=80)),
+    cadence=st.sampled_from(["hour", "day", "week"]),
+    zone=st.sampled_from(ZONES),
+)
+@settings(max_examples=150, deadline=None)
+def test_final_interval_is_that_of_dagsters_partitions(
+    start: date, length: int, later: timedelta, cadence: str, zone: str
+) -> None:
+    report = _report(partition=cadence, time_zone=zone)
+    days = PartitionDays(start, start + timedelta(days=length))
+    now = midnight(start, report.zone) + later
+    partitions = report_partitions(report, days)
+    intervals = partition_intervals(partitions, partitions.get_partition_keys()).values()
+    final = [each for each in intervals if each.end <= now - report.freshness.finality_delay]
+    expected = Interval(final[0].start, final[-1].end) if final else None
+    assert final_interval(report, days, now) == final_span(report, partitions, now) == expected

@@ -9,6 +9,7 @@ from cache_pipeline.bootstrap.database import expire_history
 from cache_pipeline.errors import InvalidInterval
 from cache_pipeline.orchestration.partitions import final_span, report_partitions
 from cache_pipeline.query.interval import Interval, IntervalSet
+from cache_pipeline.query.partition_days import AS_DECLARED, PartitionDays
 from cache_pipeline.query.retention import kept_since
 from cache_pipeline.service.status import missing_partitions
 from cache_pipeline.storage.coverage import Coverage
@@ -29,8 +30,8 @@ def test_whole_partitions_are_kept_in_the_reports_zone() -> None:
 
 def test_older_partitions_are_neither_missing_nor_due() -> None:
     kept = kept_since(REPORT, NOON)
-    assert missing_partitions(REPORT, Coverage(), NOON) == 7
-    span = final_span(REPORT, report_partitions(REPORT, end_day=NOON.date()), NOON)
+    assert missing_partitions(REPORT, AS_DECLARED, Coverage(), NOON) == 7
+    span = final_span(REPORT, report_partitions(REPORT, PartitionDays(end=NOON.date())), NOON)
     assert span is not None
     assert span.start == kept
 

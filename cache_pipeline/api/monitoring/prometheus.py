@@ -21,6 +21,7 @@ from cache_pipeline.api.monitoring.counters import (
 )
 from cache_pipeline.api.monitoring.health import check_dependencies
 from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.bootstrap.reports import configured_days
 from cache_pipeline.query.completeness import Verdict
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.report import Tier
@@ -219,6 +220,7 @@ async def _coverage_metrics(query_service: QueryService) -> list[Metric]:
     series = {name: service.series(report) for name, report in query_service.reports.items()}
     coverages = await asyncio.to_thread(service.history.coverages, list(series.values()))
     by_report = {name: (query_service.reports[name], coverages[each.id]) for name, each in series.items()}
+    partition_days = configured_days(query_service.settings)
     return [
         _gauge_by(
             "report",
@@ -232,8 +234,11 @@ async def _coverage_metrics(query_service: QueryService) -> list[Metric]:
         _gauge_by(
             "report",
             "report_missing_partitions",
-            "Partitions since a report's start that history lacks, though they could have been fetched",
-            {name: missing_partitions(report, coverage, now) for name, (report, coverage) in by_report.items()},
+            "Partitions of a report that history lacks, though they could have been fetched",
+            {
+                name: missing_partitions(report, partition_days, coverage, now)
+                for name, (report, coverage) in by_report.items()
+            },
         ),
     ]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from cache_pipeline.api import schemas
 from cache_pipeline.api.query_service import QueryService
+from cache_pipeline.bootstrap.reports import configured_days
 from cache_pipeline.errors import CachePipelineError
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.service.status import report_status
@@ -154,8 +155,9 @@ async def _read_reports(query_service: QueryService, days: int) -> list[schemas.
     service, now = query_service.report_service, query_service.clock()
     series = {name: service.series(report) for name, report in query_service.reports.items()}
     coverages = await asyncio.to_thread(service.history.coverages, list(series.values()))
+    partition_days = configured_days(query_service.settings)
     return [
-        schemas.report_status_view(report_status(report, coverages[series[name].id], now, days))
+        schemas.report_status_view(report_status(report, partition_days, coverages[series[name].id], now, days))
         for name, report in query_service.reports.items()
     ]
 

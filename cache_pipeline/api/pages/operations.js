@@ -106,7 +106,7 @@ function drawReports(status) {
   if (status.reports === null) return show("reports", unreadable(status, "reports"));
   if (!status.reports.length) return show("reports", element("p", {}, "No report is declared."));
   const now = Date.parse(status.generatedAt);
-  const days = Object.keys(status.reports[0].days);
+  const days = status.reports.flatMap((report) => Object.keys(report.days)).sort();
   const heading = (text) => element("th", { scope: "col" }, text);
   const span = days.length ? `${days[0]} to ${days.at(-1)}` : "Days";
   const rows = status.reports.map((report) => {

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 from datetime import timedelta
 from ipaddress import ip_network
 
 import httpx
 from click.testing import CliRunner
 
+from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.cli.main import cli
 from cache_pipeline.errors import RedisUnavailable
 from cache_pipeline.settings import ApiSettings
@@ -67,6 +69,17 @@ async def test_reports_are_those_of_the_command_line(
     assert shown.keys() == described.keys()
     assert shown["days"]["2026-01-05"] == "final"
     assert (shown["report"], shown["days"]) == (described["report"], described["days"])
+
+
+async def test_days_before_the_first_partition_are_not_missing_and_still_answered(open_api):
+    today = utc_now().date()
+    async with open_api(partitions_from=today - timedelta(days=3)) as api:
+        (report,) = (await read(api))["reports"]
+        metrics = (await api.http.get("/metrics")).text
+        assert (await api.http.get(URL)).status_code == 202
+    assert list(report["days"]) == [str(today - timedelta(days=ago)) for ago in (3, 2, 1, 0)]
+    assert [gap[:10] for gap in report["gaps"]] == [str(today - timedelta(days=3))]
+    assert re.search(r'^cache_pipeline_report_missing_partitions{report="queue_hour"} [23]\.0$', metrics, re.MULTILINE)
 
 
 async def test_failed_jobs_are_of_the_keys_tenant(open_api):
