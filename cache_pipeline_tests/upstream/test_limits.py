@@ -1,6 +1,7 @@
 """Limits beyond a client's own one: of the organisation, of an endpoint, of running jobs; each is learned and kept alone."""
 
 import asyncio
+import time
 import uuid
 
 import pytest
@@ -13,6 +14,7 @@ from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.dialect import LimitScope, NamedLimit, find_endpoint
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import Grant, Purpose, QuotaPolicy
+from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.model import Waiter
 from cache_pipeline.upstream.quota.quota import NO_PURPOSE, Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
@@ -126,6 +128,27 @@ async def test_job_counts_until_any_process_sees_its_end(shared_redis: Redis) ->
     assert await acquire_now(other, SUBMIT) is None
     await other.end_job("job-0")
     assert await acquire_now(quota, SUBMIT) is not None
+
+
+async def test_limit_of_jobs_pauses_a_request_that_starts_none_too(shared_redis: Redis) -> None:
+    quota = await warm_quota(shared_redis)
+    await refuse(quota, JOBS_LIMIT, SEARCH, client_id="a")
+    assert await acquire_now(quota, SEARCH, client_id="a") is None, "it would be refused again at once"
+    assert await acquire_now(quota, SUBMIT, client_id="b") is not None
+    assert await quota.shared_limits() == []
+
+
+async def test_limit_named_without_redis_pauses_the_client_locally(shared_redis: Redis) -> None:
+    policy = QuotaPolicy(limit=80, window_seconds=0.1)
+    local = LocalShare({"a": 1}, policy, time.monotonic)
+    grant = local.try_acquire(["a"], "1")
+    assert isinstance(grant, Grant)
+    quota = Quota(shared_redis, "limits", {"a": 1}, policy)
+    quota._local = local
+    await quota.settle(grant, remaining=None, retry_after=30, rejected=True, status=429, limit=ENDPOINT_LIMIT)
+    wait = local.try_acquire(["a"], "2")
+    assert isinstance(wait, float)
+    assert wait > 20
 
 
 async def test_refused_or_unsent_submit_is_no_job(shared_redis: Redis) -> None:

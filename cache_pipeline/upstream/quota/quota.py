@@ -190,15 +190,18 @@ class Quota:
             rejected: The answer was a 429: the client pauses, and the request stays counted.
             status: HTTP status of the answer, for the counters; None if no answer came.
             limit: The limit that a 429 named as the one that was reached. Only requests that count against it pause, and from
-                then on they keep to it; other limits stay as they are.
+                then on they keep to it; other limits stay as they are. A limit of jobs says nothing of a request that starts none.
         """
+        if limit is not None and limit.scope is LimitScope.jobs and not grant.starts_job:
+            # Otherwise nothing would pause, and the same request would be sent and refused again at once.
+            limit = None
         is_low = remaining is not None and remaining < MIN_REMAINING
         retry_after = None if retry_after is None else bounded_pause(retry_after)
         default_pause = self._policy.default_pause_seconds
         pause = (default_pause if retry_after is None else retry_after) if rejected or is_low else None
         answer = answer_class(status)
-        is_of_client = limit is None or limit.scope in (LimitScope.client, LimitScope.organisation)
-        self._local.settle(grant, pause_seconds=pause if is_of_client else None, rejected=rejected, answer=answer)
+        # While Redis is unavailable only clients can pause, whatever the limit is for.
+        self._local.settle(grant, pause_seconds=pause, rejected=rejected, answer=answer)
         await self._store.settle(
             grant,
             remaining=remaining,
