@@ -58,6 +58,11 @@ def start_no_job(_method: str, _path: str) -> bool:
     return False
 
 
+def is_no_job(_path: str) -> bool:
+    """Return False: no path is that of a job whose number is limited."""
+    return False
+
+
 def find_no_job(_method: str, _path: str, _response: httpx.Response) -> str | None:
     """Return None: the answer is about no job whose number is limited."""
     return None
@@ -72,6 +77,7 @@ class Dialect:
         read_limit: Returns the limit that the body of a 429 names, or None.
         find_endpoint: Returns the name of the endpoint that a method and path belong to, for limits of single endpoints.
         starts_job: Returns whether a request of this method and path starts a job that counts against a limit of jobs.
+        is_job: Returns whether a path is that of a single job, whose answers say whether it has ended.
         started_job: Returns the id of the job that the answer to a method and path says was started.
         ended_job: Returns the id of the job that the answer says has ended, or no longer exists.
     """
@@ -80,6 +86,7 @@ class Dialect:
     read_limit: Callable[[Mapping[str, object]], NamedLimit | None] = name_no_limit
     find_endpoint: Callable[[str, str], str] = find_endpoint
     starts_job: Callable[[str, str], bool] = start_no_job
+    is_job: Callable[[str], bool] = is_no_job
     started_job: Callable[[str, str, httpx.Response], str | None] = find_no_job
     ended_job: Callable[[str, str, httpx.Response], str | None] = find_no_job
 

@@ -80,8 +80,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     A request's `extensions` hold its options: `lane` (a RequestLane; interactive if absent), `oauth_client` (the id of the only client to
     use), `idempotent` (True for a POST that may be sent twice, such as a synchronous query) and `streamed` (True for a body too
-    large to hold in memory; it is left unread, and not requested again if the connection breaks). The answer's
-    `extensions["oauth_client"]` names the client that was used.
+    large to hold in memory; it is left unread, and not requested again if the connection breaks). The state of a job is read even
+    if it is to be streamed. The answer's `extensions["oauth_client"]` names the client that was used.
 
     The transport sends a request again, without the caller's help, after:
 
@@ -327,7 +327,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     async def _read_response(self, response: httpx.Response, pending: _PendingRequest) -> httpx.Response:
         """Return the answer with its body, or raise `TransientFailure` for a 5xx, 408 or 425."""
         is_failure = is_transient(response.status_code)
-        streamed = pending.is_streamed and not is_failure
+        # What the answer says of a job is recorded, so it is read in any case.
+        streamed = pending.is_streamed and not is_failure and not self._dialect.is_job(pending.request.url.path)
         await read_whole_body(response, streamed=streamed, host=pending.request.url.host)
         if is_failure:
             raise TransientFailure(response, parse_rate_headers(response.headers, self._now()).retry_after)

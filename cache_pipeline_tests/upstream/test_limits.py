@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
@@ -219,6 +220,33 @@ async def test_named_organisation_is_shared_by_accounts_of_other_clients(shared_
     await quotas[0].learn([NamedLimit("org.rate.per.minute", LimitScope.organisation, 5)])
     assert await count_grants(quotas[0]) == 5
     assert await count_grants(quotas[1]) == 0
+
+
+@pytest.mark.parametrize("status", [httpx.Response(200, json={"state": "FULFILLED"}), httpx.Response(404)])
+async def test_end_of_a_job_is_seen_in_a_streamed_answer(shared_redis: Redis, status: httpx.Response) -> None:
+    jobs = "/api/v2/analytics/conversations/details/jobs"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/oauth/token":
+            return httpx.Response(200, json={"access_token": "token"})
+        if request.url.path == jobs:
+            return httpx.Response(202, json={"jobId": "1"})
+        return httpx.Response(status.status_code, content=_parts(status.content))
+
+    policy = QuotaPolicy(limit=23, window_seconds=60, concurrent_jobs=1)
+    settings = account("a").model_copy(update={"dialect": find_vendor("genesys").dialect, "policy": policy})
+    quota = Quota(shared_redis, settings.account, settings.weights, policy, keys=settings.keys)
+    opening = create_upstream_client(settings, shared_redis, quota=quota, transport=httpx.MockTransport(answer))
+    async with opening as client:
+        await client.post(jobs, json={})
+        assert [each.used for each in await quota.shared_limits()] == [1]
+        async with client.stream("GET", f"{jobs}/1", extensions={"streamed": True}) as response:
+            assert await response.aread() == status.content
+        assert [each.used for each in await quota.shared_limits()] == [0]
+
+
+async def _parts(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,10 @@ def _starts_job(method: str, path: str) -> bool:
     return method == "POST" and _JOBS.fullmatch(path) is not None
 
 
+def _is_job(path: str) -> bool:
+    return _JOB.fullmatch(path) is not None
+
+
 def _body(response: httpx.Response) -> Mapping[str, object]:
     try:
         body: object = response.json()
@@ -77,7 +81,7 @@ def _started_job(_method: str, path: str, response: httpx.Response) -> str | Non
 
 
 def _ended_job(method: str, path: str, response: httpx.Response) -> str | None:
-    if _JOB.fullmatch(path) is None:
+    if not _is_job(path):
         return None
     has_ended = response.status_code in _GONE or (
         response.is_success if method == "DELETE" else _body(response).get("state") in _ENDED_STATES
@@ -90,6 +94,7 @@ DIALECT = Dialect(
     read_limit=lambda body: read_limit(body.get("limit")),
     find_endpoint=_endpoint,
     starts_job=_starts_job,
+    is_job=_is_job,
     started_job=_started_job,
     ended_job=_ended_job,
 )
