@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
-from cache_pipeline.errors import InvalidInterval, SchemaMismatch
+from cache_pipeline.errors import InvalidInterval, SchemaMismatch, UpstreamFaulted, UpstreamRefused
 from cache_pipeline.query.interval import Interval, parse_instant
+from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
 
 _DECODER = json.JSONDecoder()
@@ -39,9 +40,11 @@ def read_object(response: httpx.Response) -> Mapping[str, object]:
 
     Raises:
         SchemaMismatch: The body is not an object; MalformedBody if it is not JSON.
+        UpstreamRefused, UpstreamFaulted: The body is a vendor's error although the status is a 2xx.
     """
-    body = read_json(response)
-    return _mapping(body, response.request.url.path)
+    body = _mapping(read_json(response), response.request.url.path)
+    _raise_for_error_body(response, body)
+    return body
 
 
 def read_incrementally(
@@ -59,6 +62,7 @@ def read_incrementally(
 
     Raises:
         SchemaMismatch: As for ``read_object`` and ``read_mappings``, and whatever ``consume`` raises.
+        UpstreamRefused, UpstreamFaulted: As for ``read_object``.
     """
     rest: dict[str, object] = {}
     try:
@@ -80,6 +84,7 @@ def read_incrementally(
         raise
     except (ValueError, RecursionError) as error:
         raise _malformed(response, error) from error
+    _raise_for_error_body(response, rest)
     return rest
 
 
@@ -168,6 +173,22 @@ def to_whole_number(value: object, name: str) -> int:
 
 def _malformed(response: httpx.Response, error: Exception) -> MalformedBody:
     return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+
+
+def _raise_for_error_body(response: httpx.Response, body: Mapping[str, object]) -> None:
+    """Raise for an error that came with a 2xx: what lacks the list of an answer would pass for one without rows."""
+    status = body.get("status")
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return
+    method, path = response.request.method, response.request.url.path
+    code, message, correlation_id = parse_error_body(response)
+    if status >= 500:
+        raise UpstreamFaulted(
+            status=status, method=method, path=path, attempts=1, message=message, correlation_id=correlation_id
+        )
+    raise UpstreamRefused(
+        status=status, method=method, path=path, code=code, message=message, correlation_id=correlation_id
+    )
 
 
 def _mapping(value: object, name: str) -> Mapping[str, object]:

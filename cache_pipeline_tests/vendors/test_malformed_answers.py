@@ -5,11 +5,12 @@ from typing import Any
 import httpx
 import pytest
 
-from cache_pipeline.errors import SchemaMismatch, UpstreamRefused
+from cache_pipeline.errors import SchemaMismatch, UpstreamFaulted, UpstreamRefused
 from cache_pipeline.query.lane import Lane
-from cache_pipeline.vendors.base import VendorAdapter
+from cache_pipeline.vendors.base import VendorAdapter, VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
+from cache_pipeline_tests.vendors.genesys.test_details import rows_report
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
     genesys_report,
@@ -165,6 +166,39 @@ async def test_poll_without_a_state_is_refused(
     async with mock_client(lambda _: httpx.Response(200, json=body)) as client:
         with pytest.raises(SchemaMismatch, match=r"(status|state) is"):
             await platform(client).status(submitted_job())
+
+
+@PLATFORMS
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, UpstreamRefused), (429, UpstreamRefused), (500, UpstreamFaulted), (504, UpstreamFaulted)]
+)
+async def test_error_in_a_successful_answer_is_not_an_empty_page(
+    platform: type[ReportDataAdapter] | type[GenesysAdapter], status: int, error: type[Exception]
+) -> None:
+    body = {"message": "something broke", "code": "some.code", "status": status, "contextId": "c-1", "errors": []}
+    first = {"cursor": "next", "rows": [], "results": []}
+    answers = iter([first, body])
+    async with mock_client(lambda _: httpx.Response(200, json=next(answers))) as client:
+        with pytest.raises(error, match=rf"{status}.*something broke.*c-1"):
+            await read_pages(platform(client), submitted_job(), REPORTS[platform])
+
+
+async def test_error_in_a_successful_answer_is_no_end_of_rows() -> None:
+    body = {"message": "The request timed out.", "code": "request.timeout", "status": 504}
+    rows = {"conversations": [], "cursor": "next", "dataAvailabilityDate": "2024-06-12T00:00:00Z"}
+    answers = iter([rows, body])
+    job = VendorJob(f"/api/v2/analytics/conversations/details/jobs/job-1?interval={DAY}", "beta", Lane.scheduled)
+    async with mock_client(lambda _: httpx.Response(200, json=next(answers))) as client:
+        with pytest.raises(UpstreamFaulted, match="504.*timed out"):
+            await read_pages(GenesysAdapter(client), job, rows_report("conversations"))
+
+
+async def test_error_in_a_successful_synchronous_answer_is_raised() -> None:
+    body = {"message": "Reduce the interval", "code": "bad.request", "status": 400}
+    async with mock_client(lambda _: httpx.Response(200, json=body)) as client:
+        with pytest.raises(UpstreamRefused) as refused:
+            await GenesysAdapter(client).submit(genesys_report(delivery="sync"), DAY, Lane.interactive)
+    assert refused.value.is_too_large
 
 
 @PLATFORMS
