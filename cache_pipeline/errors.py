@@ -329,14 +329,27 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamFaulted(UpstreamError):
-    """A 5xx, 408 or 425 answer that remained after bounded retries, or one that may not be retried."""
+    """A 5xx, 408 or 425 answer that remained after bounded retries, or one that may not be retried.
+
+    Attributes:
+        retry_after: The seconds that the vendor wants to be left alone; 0 if it does not say.
+    """
 
     retryable = True
 
     def __init__(
-        self, *, status: int, method: str, path: str, attempts: int, message: str | None, correlation_id: str | None
+        self,
+        *,
+        status: int,
+        method: str,
+        path: str,
+        attempts: int,
+        message: str | None,
+        correlation_id: str | None,
+        retry_after: float = 0.0,
     ) -> None:
         self.status, self.method, self.path, self.attempts = status, method, path, attempts
+        self.retry_after = retry_after
         self.vendor_message, self.correlation_id = (one_line(message) if message else None), correlation_id
         reason = f": {self.vendor_message}" if self.vendor_message else ""
         super().__init__(

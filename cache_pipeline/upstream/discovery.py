@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.upstream.config import UpstreamConfig
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import Send
+from cache_pipeline.upstream.uncounted import Send
 
 
 @dataclass(frozen=True)

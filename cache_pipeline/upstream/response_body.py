@@ -1,9 +1,13 @@
 """Reads an answer's body completely while a broken one can still be requested again, or passes it on as a stream."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from cache_pipeline.errors import UpstreamUnreachable
 from cache_pipeline.upstream.http import httpx
+
+#: The longest time for a body that is read at once. The read timeout alone does not bound one that arrives byte by byte.
+MAX_BODY_SECONDS = 300.0
 
 
 class _ErrorTranslatingStream(httpx.AsyncByteStream):
@@ -25,15 +29,21 @@ class _ErrorTranslatingStream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def read_whole_body(response: httpx.Response, *, streamed: bool, host: str) -> httpx.Response:
+async def read_whole_body(
+    response: httpx.Response, *, streamed: bool, host: str, timeout_seconds: float = MAX_BODY_SECONDS
+) -> httpx.Response:
     """Read the whole body, so that a broken body counts as a failed request; if `streamed`, leave it unread.
 
     Raises:
-        httpx.TransportError: The connection broke before the end of the body, or the body cannot be decompressed.
+        httpx.TransportError: The connection broke before the end of the body, the end did not come within `timeout_seconds`, or
+            the body cannot be decompressed.
     """
     if not streamed:
         try:
-            await response.aread()
+            async with asyncio.timeout(timeout_seconds):
+                await response.aread()
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"the answer did not end within {timeout_seconds:g} s") from None
         except httpx.DecodingError as error:
             raise httpx.RemoteProtocolError(f"the answer cannot be decompressed: {error}") from error
         finally:

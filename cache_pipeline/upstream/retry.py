@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from cache_pipeline.errors import CachePipelineError
+from cache_pipeline.errors import CachePipelineError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
@@ -49,6 +49,29 @@ class RetriesExhausted(CachePipelineError):
         self.error, self.attempts = error, attempts
         self.reason = str(error) or type(error).__name__
         super().__init__(self.reason)
+
+    def public_error(
+        self, request: httpx.Request, *, purpose: str = "", mask: Callable[[str], str] = str
+    ) -> UpstreamFaulted | UpstreamUnreachable:
+        """Return the error for callers of this package.
+
+        Args:
+            request: The request.
+            purpose: What it was for, if that is not a query.
+            mask: Removes secrets from what the vendor says.
+        """
+        if not isinstance(self.error, TransientFailure):
+            reason = f"{purpose}: {self.reason}" if purpose else self.reason
+            return UpstreamUnreachable(host=request.url.host, reason=reason, attempts=self.attempts)
+        return UpstreamFaulted(
+            status=self.error.status,
+            method=request.method,
+            path=request.url.path,
+            attempts=self.attempts,
+            message=mask(self.error.vendor_message or ""),
+            correlation_id=self.error.correlation_id,
+            retry_after=_demanded_pause(self.error),
+        )
 
 
 async def retry_with_backoff(

@@ -13,9 +13,7 @@ from cache_pipeline.errors import (
     ClientUnknown,
     LoginRefused,
     UpstreamError,
-    UpstreamFaulted,
     UpstreamRefused,
-    UpstreamUnreachable,
 )
 from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane, RequestLane, current_priority
@@ -183,8 +181,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         )
 
     async def _send_unsigned(self, pending: _PendingRequest) -> httpx.Response:
-        response = await self._inner.handle_async_request(_copy_request(pending, token=None))
-        return await self._read_response(response, pending)
+        return await self._read_response(await self._send_in_time(_copy_request(pending, token=None)), pending)
 
     async def _send_with_grant(self, pending: _PendingRequest) -> httpx.Response:
         client_id, renewed, first_429_at = pending.pinned_client, set[str](), None
@@ -384,23 +381,15 @@ def _may_retry(error: BaseException, pending: _PendingRequest) -> bool:
 
 def _final_error(exhausted: RetriesExhausted, pending: _PendingRequest) -> UpstreamError:
     """Return the public error for the failure of the last attempt."""
-    method, url, error = pending.request.method, pending.request.url, exhausted.error
+    error = exhausted.error
     if isinstance(error, TransientFailure):
         is_ambiguous = error.status in (502, 503, 504) and not _is_refused_for_now(error)
     else:
         is_ambiguous = not isinstance(error, NEVER_SENT)
     if is_ambiguous and not pending.is_idempotent:
-        return AmbiguousSubmit(method=method, path=url.path, reason=exhausted.reason)
-    if isinstance(error, TransientFailure):
-        return UpstreamFaulted(
-            status=error.status,
-            method=method,
-            path=url.path,
-            attempts=exhausted.attempts,
-            message=error.vendor_message,
-            correlation_id=error.correlation_id,
-        )
-    return UpstreamUnreachable(host=url.host, reason=exhausted.reason, attempts=exhausted.attempts)
+        request = pending.request
+        return AmbiguousSubmit(method=request.method, path=request.url.path, reason=exhausted.reason)
+    return exhausted.public_error(pending.request)
 
 
 def _rate_limit_error(pending: _PendingRequest, waited_seconds: float) -> UpstreamRefused:

@@ -1,6 +1,7 @@
 """Tokens: renewed at 80 % of their lifetime, once for all waiting callers, and never shown."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 
 import pytest
@@ -101,6 +102,30 @@ async def test_answer_without_a_token_is_a_refused_login(wire: httpx.AsyncHTTPTr
     async with running(NotALogin(ok)) as vendor:
         with pytest.raises(LoginRefused, match=r"200 without an access_token; is this the login URL\?"):
             await create_source(vendor, wire, clock).get_token()
+
+
+@pytest.mark.parametrize("token", ["abc\n", "two words", "tökèn", "a\x00b", ""])
+async def test_token_that_no_header_can_hold_is_a_refused_login_and_not_shown(
+    wire: httpx.AsyncHTTPTransport, clock: Clock, token: str
+):
+    class Careless(Vendor):
+        async def _login(self, request: Request) -> Response:
+            return JSONResponse({"access_token": token, "expires_in": 600})
+
+    async with running(Careless(ok)) as vendor:
+        with pytest.raises(LoginRefused, match="200 without an access_token") as caught:
+            await create_source(vendor, wire, clock).get_token()
+        assert not token or token not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_secret_that_a_failing_login_echoes_is_in_no_traceback(wire: httpx.AsyncHTTPTransport, clock: Clock):
+    async def fail(_: Request) -> Response:
+        return JSONResponse({"message": f"no client with secret {SECRET}"}, status_code=500)
+
+    async with running(Vendor(ok, login=fail)) as vendor:
+        with pytest.raises(UpstreamFaulted, match=r"no client with secret \*\*\*") as caught:
+            await create_source(vendor, wire, clock).get_token()
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_failing_or_throttled_login_has_bounded_retries(wire: httpx.AsyncHTTPTransport, clock: Clock):

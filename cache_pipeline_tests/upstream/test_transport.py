@@ -34,7 +34,8 @@ from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.upstream.quota.model import MAX_IN_FLIGHT_SECONDS, MAX_PAUSE_SECONDS
 from cache_pipeline.upstream.quota.quota import Quota
-from cache_pipeline.upstream.response_body import iterate_body
+from cache_pipeline.upstream.response_body import iterate_body, read_whole_body
+from cache_pipeline.upstream.uncounted import send_uncounted
 from cache_pipeline_tests.upstream.conftest import Clock
 from cache_pipeline_tests.upstream.vendor import Vendor, free_port, ok, running
 
@@ -610,6 +611,33 @@ async def test_answer_must_come_within_the_time_in_flight(shared_redis: Redis):
     ):
         with pytest.raises(AmbiguousSubmit, match=r"no answer within 0.1 s"):
             await client.post("/jobs", json={})
+
+
+async def _drip() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0.01)
+
+
+async def test_body_that_never_ends_is_a_broken_answer():
+    response = httpx.Response(200, content=_drip())
+    with pytest.raises(httpx.ReadTimeout, match=r"did not end within 0.1 s"):
+        await read_whole_body(response, streamed=False, host="vendor.example", timeout_seconds=0.1)
+    assert response.is_closed
+
+
+async def test_uncounted_request_is_answered_in_time_or_fails():
+    sent: list[httpx.Request] = []
+
+    async def send(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, content=_drip())
+
+    with pytest.raises(UpstreamUnreachable, match=r"after 3 attempts: login: no whole answer within 0.1 s"):
+        await send_uncounted(
+            send, httpx.Request("POST", "https://login.example/token"), QUICK, purpose="login", timeout_seconds=0.1
+        )
+    assert len(sent) == 3
 
 
 async def test_result_at_another_origin_uses_no_token_or_quota(shared_redis: Redis, caplog: pytest.LogCaptureFixture):

@@ -170,7 +170,8 @@ async def test_poll_without_a_state_is_refused(
 
 @PLATFORMS
 @pytest.mark.parametrize(
-    ("status", "error"), [(400, UpstreamRefused), (429, UpstreamRefused), (500, UpstreamFaulted), (504, UpstreamFaulted)]
+    ("status", "error"),
+    [(400, UpstreamRefused), (429, UpstreamRefused), (500, UpstreamFaulted), (504, UpstreamFaulted)],
 )
 async def test_error_in_a_successful_answer_is_not_an_empty_page(
     platform: type[ReportDataAdapter] | type[GenesysAdapter], status: int, error: type[Exception]

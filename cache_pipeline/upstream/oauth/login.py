@@ -2,30 +2,22 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
 
-from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamFaulted, UpstreamUnreachable
+from cache_pipeline.errors import LoginRefused
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.rate_headers import parse_rate_headers
-from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import (
-    MAYBE_SENT,
-    NEVER_SENT,
-    RetriesExhausted,
-    TransientFailure,
-    is_transient,
-    retry_with_backoff,
-)
+from cache_pipeline.upstream.uncounted import Send, send_uncounted
 
-Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
 
+#: RFC 6749, A.12, without the space, which ends a token in a header.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 # Assumed if the login gives no lifetime: the shortest one that a vendor is known to give.
 _DEFAULT_LIFETIME_SECONDS = 300.0
 
@@ -77,23 +69,15 @@ class Login:
             UpstreamUnreachable: No answer after bounded retries.
             UpstreamFaulted: Still a 5xx or 429 after bounded retries.
         """
-        request = self.build_request(self.url, self.client)
-        try:
-            response = await retry_with_backoff(
-                lambda: self._send_once(request),
-                lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
-                self.retries,
-                self.sleep,
-            )
-        except RetriesExhausted as exhausted:
-            raise self._final_error(request, exhausted) from exhausted.__cause__
+        response = await send_uncounted(
+            self.send,
+            self.build_request(self.url, self.client),
+            self.retries,
+            purpose="login",
+            mask=self._mask_secret,
+            sleep=self.sleep,
+        )
         return self._parse_token(response)
-
-    async def _send_once(self, request: httpx.Request) -> httpx.Response:
-        response = await read_whole_body(await self.send(request), streamed=False, host=request.url.host)
-        if is_transient(response.status_code) or response.status_code == 429:
-            raise TransientFailure(response, parse_rate_headers(response.headers, datetime.now(UTC)).retry_after)
-        return response
 
     def _parse_token(self, response: httpx.Response) -> NewToken:
         if not response.is_success:
@@ -106,23 +90,10 @@ class Login:
             parsed = None
         body = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
         value = body.get("access_token")
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+            # The HTTP library would show in its error a token that a header cannot hold.
             raise self._refusal(f"{response.status_code} without an access_token; is this the login URL?")
         return NewToken(value, _parse_seconds(body.get("expires_in")) or _DEFAULT_LIFETIME_SECONDS)
-
-    def _final_error(self, request: httpx.Request, exhausted: RetriesExhausted) -> UpstreamError:
-        if isinstance(exhausted.error, TransientFailure):
-            return UpstreamFaulted(
-                status=exhausted.error.status,
-                method=request.method,
-                path=request.url.path,
-                attempts=exhausted.attempts,
-                message=self._mask_secret(exhausted.error.vendor_message or ""),
-                correlation_id=exhausted.error.correlation_id,
-            )
-        return UpstreamUnreachable(
-            host=request.url.host, reason=f"login: {exhausted.reason}", attempts=exhausted.attempts
-        )
 
     def _refusal(self, reason: str) -> LoginRefused:
         return LoginRefused(client_ids=[self.client.client_id], login_url=self.url, reason=self._mask_secret(reason))

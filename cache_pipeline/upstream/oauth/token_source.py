@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from cache_pipeline.errors import LoginRefused, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.oauth.login import Login, LoginRequest, Send, client_credentials_login
+from cache_pipeline.upstream.oauth.login import Login, LoginRequest, client_credentials_login
 from cache_pipeline.upstream.oauth.token_store import (
     LOGIN_LEASE_SECONDS,
     RENEWAL_AGE,
@@ -17,6 +17,7 @@ from cache_pipeline.upstream.oauth.token_store import (
     StoredToken,
     TokenStore,
 )
+from cache_pipeline.upstream.uncounted import Send
 
 logger = logging.getLogger(__name__)
 

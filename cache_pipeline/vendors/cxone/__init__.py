@@ -13,7 +13,7 @@ from cache_pipeline.vendors.spec import RowRules, VendorSpec
 if TYPE_CHECKING:
     from cache_pipeline.upstream.config import UpstreamConfig
     from cache_pipeline.upstream.discovery import VendorAddresses
-    from cache_pipeline.upstream.oauth import Send
+    from cache_pipeline.upstream.uncounted import Send
 
 
 async def _discover(config: UpstreamConfig, send: Send) -> VendorAddresses:

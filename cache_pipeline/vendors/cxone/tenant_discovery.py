@@ -7,20 +7,18 @@ key has this claim too; if it does not, the setting ``tenant_id`` supplies the t
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
 from typing import cast
 
-from cache_pipeline.errors import DiscoveryFailed, SchemaMismatch, UpstreamFaulted, UpstreamRefused, UpstreamUnreachable
+from cache_pipeline.errors import DiscoveryFailed, SchemaMismatch, UpstreamRefused
 from cache_pipeline.upstream.config import Issuer, UpstreamConfig
 from cache_pipeline.upstream.discovery import VendorAddresses
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
 from cache_pipeline.upstream.http import httpx
-from cache_pipeline.upstream.oauth import Login, Send
-from cache_pipeline.upstream.response_body import read_whole_body
-from cache_pipeline.upstream.retry import MAYBE_SENT, NEVER_SENT, RetriesExhausted, TransientFailure, retry_with_backoff
+from cache_pipeline.upstream.oauth import Login
+from cache_pipeline.upstream.uncounted import Send, send_uncounted
 from cache_pipeline.vendors.cxone.adapter import access_key_login
 from cache_pipeline.vendors.json_body import read_object, read_text
 
@@ -43,7 +41,8 @@ async def discover_cxone(config: UpstreamConfig, send: Send) -> VendorAddresses:
     if issuer is None:
         raise ValueError("cannot discover an address without an issuer; set issuer")
     tenant = issuer.tenant_id or await _tenant_of_access_key(config, issuer, send)
-    response = await _fetch_configuration(issuer, tenant, config, send)
+    request = httpx.Request("GET", issuer.url.rstrip("/") + _CONFIGURATION_PATH, params={"tenantId": tenant})
+    response = await send_uncounted(send, request, config.retries, purpose="discovery")
     try:
         raise_for_refusal(response)
         configuration = read_object(response)
@@ -60,38 +59,6 @@ async def discover_cxone(config: UpstreamConfig, send: Send) -> VendorAddresses:
     return VendorAddresses(
         str(base_url), config.login_url or f"https://{area}.nice-incontact.com/authentication/v1/token/access-key"
     )
-
-
-async def _fetch_configuration(issuer: Issuer, tenant: str, config: UpstreamConfig, send: Send) -> httpx.Response:
-    request = httpx.Request("GET", issuer.url.rstrip("/") + _CONFIGURATION_PATH, params={"tenantId": tenant})
-
-    async def send_once() -> httpx.Response:
-        response = await read_whole_body(await send(request), streamed=False, host=request.url.host)
-        response.request = request
-        if response.status_code >= 500 or response.status_code == 429:
-            raise TransientFailure(response, None)
-        return response
-
-    try:
-        return await retry_with_backoff(
-            send_once,
-            lambda error: isinstance(error, (TransientFailure, *NEVER_SENT, *MAYBE_SENT)),
-            config.retries,
-            asyncio.sleep,
-        )
-    except RetriesExhausted as exhausted:
-        if isinstance(exhausted.error, TransientFailure):
-            raise UpstreamFaulted(
-                status=exhausted.error.status,
-                method=request.method,
-                path=request.url.path,
-                attempts=exhausted.attempts,
-                message=exhausted.error.vendor_message,
-                correlation_id=exhausted.error.correlation_id,
-            ) from exhausted.__cause__
-        raise UpstreamUnreachable(
-            host=request.url.host, reason=f"discovery: {exhausted.reason}", attempts=exhausted.attempts
-        ) from exhausted.__cause__
 
 
 async def _tenant_of_access_key(config: UpstreamConfig, issuer: Issuer, send: Send) -> str:
