@@ -172,6 +172,27 @@ async def test_failed_renewal_keeps_the_token_until_it_expires(wire: httpx.Async
         assert await tokens.get_token() != first
 
 
+async def test_request_with_a_valid_token_does_not_wait_for_a_failing_login(
+    wire: httpx.AsyncHTTPTransport, clock: Clock
+):
+    async def throttle(_: Request) -> Response:
+        return JSONResponse({}, status_code=429, headers={"Retry-After": "60"})
+
+    async with running(Vendor(ok, expires_in=1000)) as vendor:
+        tokens = create_source(vendor, wire, clock)
+        first = await tokens.get_token()
+        vendor.login = throttle
+        clock.now += 850
+        assert await tokens.get_token() == first
+        assert clock.slept == []
+        clock.now += 59
+        assert await tokens.get_token() == first
+        assert len(vendor.logins) == 2, "the login is left alone for as long as it says"
+        clock.now += 2
+        assert await tokens.get_token() == first
+        assert len(vendor.logins) == 3
+
+
 async def test_refused_renewal_keeps_the_token_until_it_expires(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async def refuse(_: Request) -> Response:
         return JSONResponse({"error": "temporarily_blocked"}, status_code=403)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import quote
 
@@ -60,6 +60,10 @@ class Login:
     retries: RetryPolicy
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     build_request: LoginRequest = client_credentials_login
+
+    def once(self) -> "Login":
+        """Return the login without its retries."""
+        return replace(self, retries=replace(self.retries, max_attempts=1))
 
     async def __call__(self) -> NewToken:
         """Log in and return the token. Retry a login that cannot be reached, fails or throttles.

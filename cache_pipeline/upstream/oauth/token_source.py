@@ -21,7 +21,7 @@ from cache_pipeline.upstream.uncounted import Send
 
 logger = logging.getLogger(__name__)
 
-# After a failed renewal the old token stays in use, and the login is tried again after this time.
+# After a failed renewal the old token stays in use. The login is tried again after this time, or later if it says so.
 _RENEWAL_RETRY_SECONDS = 5.0
 # While another process logs in: how often a process without a valid token checks, and one with a valid token.
 _CHECK_SECONDS = 0.05
@@ -90,7 +90,7 @@ class TokenSource:
         """Return a token that is younger than 80 % of its lifetime, logging in first if needed (G23).
 
         During a login, of this process or another, other callers continue with the valid token or, if there is none, wait for the
-        new one. If a renewal cannot reach the login or is refused, the old token stays in use until it expires.
+        new one. A renewal is tried once. If it fails or is refused, the old token stays in use until it expires.
 
         Raises:
             LoginRefused: The login refused the client, in this process or recently in another, and there is no valid token.
@@ -147,8 +147,10 @@ class TokenSource:
 
     async def _log_in(self, claim: LoginClaim) -> _Token:
         started = self._clock()
+        # A request that has a valid token does not wait while a failing login is tried several times.
+        login = self._login.once() if self._valid_token() else self._login
         try:
-            new = await self._login()
+            new = await login()
         except LoginRefused as error:
             await self._store.record_refusal(claim, error.reason, self._refused_login_wait_seconds)
             if valid := self._keep_valid_token(self._refused_login_wait_seconds):
@@ -157,8 +159,11 @@ class TokenSource:
             self._remember_refusal(error, self._refused_login_wait_seconds)
             raise
         except (UpstreamUnreachable, UpstreamFaulted) as error:
-            await self._store.release(claim, retry_after_seconds=_RENEWAL_RETRY_SECONDS)
-            if (valid := self._keep_valid_token(_RENEWAL_RETRY_SECONDS)) is None:
+            pause = _RENEWAL_RETRY_SECONDS
+            if isinstance(error, UpstreamFaulted):
+                pause = max(pause, error.retry_after)
+            await self._store.release(claim, retry_after_seconds=pause)
+            if (valid := self._keep_valid_token(pause)) is None:
                 raise
             logger.warning("OAuth client %s keeps its token for now: %s", self._client_id, error)
             return valid
