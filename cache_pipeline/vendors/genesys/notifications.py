@@ -412,6 +412,8 @@ async def _connect(uri: str, *, may_be_open: bool) -> AsyncGenerator[ClientConne
         # Pings of the protocol would be answered by a proxy too.
         connection = await connect(
             uri,
+            # Not that of the environment, as for all requests.
+            proxy=None,
             ping_interval=None,
             open_timeout=_OPEN_SECONDS,
             close_timeout=_CLOSE_SECONDS,

@@ -17,6 +17,7 @@ from cache_pipeline.vendors.genesys.notifications import (
     read_notification,
 )
 from cache_pipeline.vendors.spec import LiveRequest
+from cache_pipeline_tests.upstream.vendor import free_port
 from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 from cache_pipeline_tests.vendors.workbench import INSTANT, simulated_vendor
 
@@ -109,6 +110,15 @@ async def test_refused_socket_is_lost(shared_redis):
         with pytest.raises(PushLost, match="could not be opened"):
             async with aclosing(push.follow(request)) as changes:
                 await anext(changes)
+
+
+async def test_proxy_of_the_environment_is_not_used(shared_redis, monkeypatch):
+    async with opened(shared_redis) as (_, push, request):
+        for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with aclosing(push.follow(request)) as changes:
+            assert len(await anext(changes)) == 3
 
 
 async def test_more_queues_than_a_channel_takes_have_several(shared_redis):
