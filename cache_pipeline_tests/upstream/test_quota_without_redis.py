@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from cache_pipeline.upstream.quota import ClientState, Grant, QuotaPolicy
 from cache_pipeline.upstream.quota.local_share import LocalShare
 from cache_pipeline.upstream.quota.quota import Quota
 from cache_pipeline.upstream.redis_keys import UpstreamKeys
+from cache_pipeline_tests.upstream.conftest import cluster_options, take_all_slots, wait_for_slots
 from cache_pipeline_tests.upstream.test_quota import acquire_now, settle_answered
 from cache_pipeline_tests.upstream.vendor import Valkey, most_in_window
 
@@ -121,15 +123,20 @@ async def test_redis_with_data_loss_grants_again_after_one_window(
     assert await acquire_now(new)
 
 
-async def test_redis_restarted_from_an_old_dump_grants_nothing_on_top_of_what_it_forgot(tmp_path: Path):
+@pytest.mark.parametrize("is_cluster", [False, True])
+async def test_redis_restarted_from_an_old_dump_grants_nothing_on_top_of_what_it_forgot(
+    tmp_path: Path, is_cluster: bool
+):
     server = Valkey()
-    kept = ["--dir", str(tmp_path)]
+    kept = ["--dir", str(tmp_path), *(cluster_options() if is_cluster else ())]
     server.start(*kept)
     try:
         async with (
             redis.asyncio.Redis.from_url(server.url) as client,
             redis.asyncio.Redis.from_url(server.url) as other,
         ):
+            if is_cluster:
+                await take_all_slots(client)
             busy, idle = (create_quota(each, "dump", {"a": 1}, POLICY) for each in (client, other))
             await settle_answered(busy, await busy.acquire(Lane.interactive))
             await settle_answered(idle, await idle.acquire(Lane.interactive))
@@ -140,12 +147,25 @@ async def test_redis_restarted_from_an_old_dump_grants_nothing_on_top_of_what_it
             # The connections of before are dead, and a driver that opens new ones by itself shows no outage.
             await client.connection_pool.disconnect()
             await other.connection_pool.disconnect()
+            if is_cluster:
+                await wait_for_slots(client)
             assert await acquire_now(idle) is None, "the window is full of what the dump lacks"
             assert await acquire_now(busy) is None
             (state,) = await idle.snapshot()
             assert (state.used, state.state) == (POLICY.usable_slots, ClientState.throttled)
     finally:
         server.stop()
+
+
+async def test_slot_that_moved_to_a_young_node_has_lost_nothing(cluster_redis: redis.asyncio.Redis):
+    quota = create_quota(cluster_redis, "moved", {"a": 1}, POLICY)
+    await settle_answered(quota, await quota.acquire(Lane.interactive))
+    key = UpstreamKeys("moved").generation
+    stamped = await cluster_redis.get(key)
+    generation, run, node = re.fullmatch(rb"(\S+) (\w+)@(\w+)", stamped).groups()
+    await cluster_redis.set(key, b"%b %b@%b" % (generation, b"0" * len(run), b"0" * len(node)))
+    assert await acquire_now(quota)
+    assert await cluster_redis.get(key) == stamped
 
 
 async def test_another_server_that_has_run_for_long_has_lost_nothing(own_redis: redis.asyncio.Redis):

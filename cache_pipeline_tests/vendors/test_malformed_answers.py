@@ -190,7 +190,7 @@ async def test_error_in_a_successful_answer_is_no_end_of_rows() -> None:
     answers = iter([rows, body])
     job = VendorJob(f"/api/v2/analytics/conversations/details/jobs/job-1?interval={DAY}", "beta", Lane.scheduled)
     async with mock_client(lambda _: httpx.Response(200, json=next(answers))) as client:
-        with pytest.raises(UpstreamFaulted, match="504.*timed out"):
+        with pytest.raises(UpstreamFaulted, match=r"504.*timed out"):
             await read_pages(GenesysAdapter(client), job, rows_report("conversations"))
 
 

@@ -44,16 +44,23 @@ local function integer(number)
 end
 local idle_ms = integer(math.ceil(idle / 1000))
 
--- The generation is stored with the id of the server's run. A server that took over, as a replica does, has been running for
--- longer. In a cluster, keys move to nodes that may be new, so there a run says nothing.
+-- The generation is stored with the id of the server's run, in a cluster "<run>@<node>". A server that took over, as a replica does,
+-- has been running for longer. A node of a cluster may be new and have got the keys from another one, which lost nothing; after a
+-- restart it has the same id.
 local stored_generation = redis.call('GET', KEYS[2])
-local generation, last_run = string.match(stored_generation or '', '^(%S+) ?(%S*)$')
+local generation, last_run, last_node = string.match(stored_generation or '', '^(%S+) ?(%x*)(%S*)$')
 local server = redis.pcall('INFO', 'server')
-local run, is_restarted = last_run, false
+local run, node, is_restarted = last_run, last_node, false
 if type(server) == 'string' then
-  run = string.match(server, 'run_id:(%x+)')
+  run, node = string.match(server, 'run_id:(%x+)'), ''
+  local is_same_node = true
+  if string.find(server, '_mode:cluster') then
+    local id = redis.pcall('CLUSTER', 'MYID')
+    is_same_node = type(id) == 'string' and '@' .. id == last_node
+    node = type(id) == 'string' and '@' .. id or ''
+  end
   local uptime = tonumber(string.match(server, 'uptime_in_seconds:(%d+)')) * 1000000
-  local is_other = last_run ~= '' and run ~= last_run and not string.find(server, '_mode:cluster')
+  local is_other = last_run ~= '' and run ~= last_run and is_same_node
   -- An append-only file has what was granted up to the last second.
   is_restarted = is_other and uptime <= window + max_in_flight
     and not string.find(redis.call('INFO', 'persistence'), 'aof_enabled:1')
@@ -63,7 +70,7 @@ if not generation or is_restarted then
   redis.call('HSET', KEYS[3], 'since', integer(now), 'created_at', integer(now))
   redis.call('PEXPIRE', KEYS[3], integer(math.ceil(window / 1000)))
 end
-local stamped = generation .. ' ' .. (run or '')
+local stamped = generation .. ' ' .. (run or '') .. (node or '')
 if stamped ~= stored_generation then
   redis.call('SET', KEYS[2], stamped)
 end
