@@ -12,7 +12,7 @@ from cache_pipeline.bootstrap.accounts import connect_vendor
 from cache_pipeline.bootstrap.clock import utc_now
 from cache_pipeline.bootstrap.reports import report_columns
 from cache_pipeline.bootstrap.stores import open_stored_names
-from cache_pipeline.errors import UpstreamError
+from cache_pipeline.errors import SchemaMismatch, UpstreamError
 from cache_pipeline.query.report import Report
 from cache_pipeline.settings import Settings, account_ids
 from cache_pipeline.vendors.spec import AccountFacts, Lookup
@@ -59,7 +59,7 @@ async def refresh_account_facts(settings: Settings) -> dict[str, AccountFacts]:
                     facts = await connection.vendor.read_facts(client)
                 await create_upstream_quota(connection.config, redis).learn(facts.limits)
                 await store.store_retention(facts.retention_days)
-        except (UpstreamError, TimeoutError, *REDIS_ERRORS) as error:
+        except (UpstreamError, SchemaMismatch, TimeoutError, *REDIS_ERRORS) as error:
             logger.info("%s: its limits could not be read (%s); the documented ones apply", account_id, error)
             continue
         found[account_id] = facts

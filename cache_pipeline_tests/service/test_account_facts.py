@@ -10,10 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from cache_pipeline.account_upkeep import refresh_account_facts
-from cache_pipeline.bootstrap.accounts import open_quotas
+from cache_pipeline.bootstrap.accounts import connect_vendor, open_quotas
 from cache_pipeline.bootstrap.services import open_service
+from cache_pipeline.redis_connection import open_redis
 from cache_pipeline.settings import ClientCredentials, Settings, VendorAccount
 from cache_pipeline.simulator import SimulatorSettings, running_simulator
+from cache_pipeline.upstream.fact_store import FactStore
 from cache_pipeline_tests.query.declared import declared
 
 REPORT = declared(platform="genesys", query_type="conversations", metrics=["nOffered"], volume_metric=None)
@@ -94,6 +96,26 @@ async def test_what_the_vendor_does_not_tell_is_left_out(settings: Settings) -> 
     assert facts.limits
     async with open_service(settings) as service:
         assert service.retention == {}
+
+
+@pytest.mark.parametrize("body", [{"entities": "many"}, "maintenance", [], {"status": 500, "code": "internal"}])
+async def test_unreadable_answer_leaves_what_is_known(
+    settings: Settings, vendor: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, body: object
+) -> None:
+    caplog.set_level(logging.INFO)
+    await refresh_account_facts(settings)
+    async with open_redis(settings.required_redis_url()) as redis:
+        store = FactStore(redis, connect_vendor(settings, "genesys/main").config.keys)
+        await store.store_retention(400)
+        await redis.delete(store.keys.facts_read)
+
+        async def answer(*_: object, **__: object) -> httpx.Response:
+            return httpx.Response(200, json=body, request=httpx.Request("GET", vendor))
+
+        monkeypatch.setattr(httpx.AsyncClient, "get", answer)
+        assert await refresh_account_facts(settings) == {}
+        assert await store.retention_days() == 400
+    assert "its limits could not be read" in caplog.text
 
 
 async def test_vendor_that_cannot_be_reached_is_no_failure(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache_pipeline.errors import SchemaMismatch, UpstreamRefused
+from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.upstream.dialect import NamedLimit
 from cache_pipeline.upstream.error_bodies import raise_for_refusal
@@ -30,6 +30,7 @@ async def read_organisation_facts(client: httpx.AsyncClient) -> AccountFacts:
 
     Raises:
         UpstreamError: The vendor cannot be reached, or refused the login.
+        SchemaMismatch: An answer does not have the documented shape.
     """
     limits: list[NamedLimit] = []
     for namespace in _NAMESPACES:
@@ -48,9 +49,9 @@ def _read_entity(entity: Mapping[str, object]) -> NamedLimit | None:
 
 async def _get(client: httpx.AsyncClient, path: str) -> Mapping[str, object]:
     """Return the answer, or nothing if the vendor refuses it or does not have it."""
+    response = await client.get(path, extensions={"lane": Lane.scheduled})
     try:
-        response = await client.get(path, extensions={"lane": Lane.scheduled})
         raise_for_refusal(response)
         return read_object(response)
-    except (UpstreamRefused, SchemaMismatch):
+    except UpstreamRefused:
         return {}
