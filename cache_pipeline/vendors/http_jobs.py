@@ -86,7 +86,7 @@ async def cursor_pages(
         page = await _get(client, job, path, params, lambda response: JobPage(read(response), len(response.content)))
         cursor = read_optional_text(page.body, "cursor")
         yield page
-        if cursor is None:
+        if not cursor:
             return
         if cursor in seen:
             raise SchemaMismatch(f"job {job.id} returned the same page twice: its cursor does not advance")

@@ -40,7 +40,7 @@ async def listing_pages(
         page = read_object(response)
         yield page
         following = read_optional_text(page, next_field)
-        if following is None:
+        if not following:
             return
         url = httpx.URL(following)
         if url.path != path:

@@ -7,8 +7,10 @@ import pytest
 
 from cache_pipeline.errors import SchemaMismatch, UpstreamFaulted, UpstreamRefused
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.query.names import ListedName
 from cache_pipeline.vendors.base import VendorAdapter, VendorJob
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.lookups import LOOKUPS, read_lookup
 from cache_pipeline.vendors.reportdata.adapter import ReportDataAdapter
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
 from cache_pipeline_tests.vendors.workbench import (
@@ -135,6 +137,18 @@ async def test_repeated_cursor_is_refused(
     async with mock_client(lambda _: httpx.Response(200, json={"cursor": next(remaining)})) as client:
         with pytest.raises(SchemaMismatch, match="its cursor does not advance"):
             await read_pages(platform(client), submitted_job(), REPORTS[platform])
+
+
+@PLATFORMS
+async def test_empty_cursor_ends_the_pages(platform: type[ReportDataAdapter] | type[GenesysAdapter]) -> None:
+    assert await _pages(platform, httpx.Response(200, json={"cursor": ""})) == 1
+
+
+async def test_empty_address_ends_a_listing() -> None:
+    body = {"entities": [{"id": "q", "name": "Queue"}], "nextUri": ""}
+    async with mock_client(lambda _: httpx.Response(200, json=body)) as client:
+        pages = [page async for page in read_lookup(client, LOOKUPS[0])]
+    assert pages == [{"q": ListedName("Queue")}]
 
 
 @PLATFORMS
