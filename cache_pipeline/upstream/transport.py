@@ -201,6 +201,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             response = await exchange(pending, grant, token)
             if response.status_code == 429:
                 await response.aclose()
+                # Another client may be free now, although the last one was chosen for its renewed token.
+                client_id = pending.pinned_client
                 first_429_at = self._clock() if first_429_at is None else first_429_at
             elif response.status_code == 401 and grant.client_id not in renewed:
                 await response.aclose()

@@ -238,6 +238,19 @@ async def test_unexpected_401_renews_and_retries_once(shared_redis: Redis):
         assert len(vendor.logins) == 3, "all requests with the invalid token share one renewal"
 
 
+async def test_429_after_a_renewed_token_is_retried_with_another_client(shared_redis: Redis):
+    answer = in_turn(JSONResponse({}), JSONResponse({}), failure(429, Retry_After="30"), JSONResponse({"ok": 1}))
+    async with (
+        running(Vendor(answer)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        for _ in range(2):
+            await client.get("/a")
+        vendor.live.clear()
+        async with asyncio.timeout(2):
+            assert (await client.get("/a")).json() == {"ok": 1}
+
+
 async def test_persistent_401_is_returned_after_one_renewal(shared_redis: Redis):
     async with (
         running(Vendor(in_turn(failure(401)))) as vendor,
