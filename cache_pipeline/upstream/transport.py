@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,9 +204,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 # Another client may be free now, although the last one was chosen for its renewed token.
                 client_id = pending.pinned_client
                 first_429_at = self._clock() if first_429_at is None else first_429_at
-            elif response.status_code == 401 and grant.client_id not in renewed:
+            elif response.status_code == 401 and await self._invalidate(grant, token, renewed):
                 await response.aclose()
-                await self._tokens[grant.client_id].invalidate(token)
                 renewed.add(grant.client_id)
                 client_id = grant.client_id
             else:
@@ -214,6 +213,14 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 if response.status_code in _NOT_ACCEPTED:
                     return await self._read_response(response, pending)
                 return response
+
+    async def _invalidate(self, grant: Grant, token: str, renewed: Collection[str]) -> bool:
+        """Return whether a token that was answered 401 is renewed; not if it is already the renewed one of this request."""
+        source = self._tokens[grant.client_id]
+        if grant.client_id in renewed:
+            source.record_useless_renewal()
+            return False
+        return await source.invalidate(token)
 
     async def _send_uninterrupted(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Send a request that may not be sent twice, to completion even if the caller is cancelled once."""

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # After a failed renewal the old token stays in use. The login is tried again after this time, or later if it says so.
 _RENEWAL_RETRY_SECONDS = 5.0
+# A client whose new token was answered 401 does not log in for that reason again within this time.
+_USELESS_RENEWAL_SECONDS = 60.0
 # While another process logs in: how often a process without a valid token checks, and one with a valid token.
 _CHECK_SECONDS = 0.05
 _CHECK_WITH_TOKEN_SECONDS = 1.0
@@ -72,6 +74,7 @@ class TokenSource:
         self._renewal_lock = asyncio.Lock()
         self._token: _Token | None = None
         self._no_renewal_before = 0.0
+        self._no_invalidation_before = 0.0
         self._invalid_id = ""
         self._refusal: tuple[LoginRefused, float] | None = None
 
@@ -106,11 +109,22 @@ class TokenSource:
                 return fresh
             return (await self._renew()).value
 
-    async def invalidate(self, token: str) -> None:
-        """Delete `token` for all processes after an unexpected 401, so that it is renewed; a newer token stays."""
+    async def invalidate(self, token: str) -> bool:
+        """Delete `token` for all processes after an unexpected 401, so that it is renewed; a newer token stays.
+
+        Returns:
+            Whether to send the request again. For a minute after a renewed token was refused too, none is deleted.
+        """
+        if self._clock() < self._no_invalidation_before:
+            return False
         if self._token is not None and self._token.value == token:
             self._invalid_id, self._token, self._no_renewal_before = self._token.token_id, None, 0.0
             await self._store.delete(self._invalid_id)
+        return True
+
+    def record_useless_renewal(self) -> None:
+        """Record that the vendor refuses a new token too: with another login it would refuse the next one."""
+        self._no_invalidation_before = self._clock() + _USELESS_RENEWAL_SECONDS
 
     def _valid_token(self) -> _Token | None:
         return self._token if self._token and self._clock() < self._token.expires_at else None
