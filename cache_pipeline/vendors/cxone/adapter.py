@@ -4,7 +4,8 @@ There is no filter except the dates, no watermark, no cursor and no cancel, and 
 and columns have the same names as those of other vendors, so that changing a report's ``platform`` moves it here.
 
 The vendor does not document the following, so we assume it: a 403 to a submit means that the tenant is busy (known from a third
-party); that dates are UTC. Which column has what is in `extract.KNOWN_COLUMNS`, and the account's `columns` replace them.
+party); that dates are UTC, and may select segments by their own start. Which column has what is in `extract.KNOWN_COLUMNS`, and the
+account's `columns` replace them.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ _JOBS_PATH = "/data-extraction/v1/jobs"
 _ENTITIES = {"conversations": ("recording-interaction-metadata", "7")}
 _FAILED_STATES = {"FAILED": UpstreamJobFailed, "CANCELLED": UpstreamJobCancelled, "EXPIRED": UpstreamJobGone}
 _MAX_INTERVAL = timedelta(days=14)
+#: Days requested around an interval. The contacts that begin there are dropped, but a contact across midnight has segments on both
+#: days, and would otherwise be counted again by its later ones. The vendor does not document whether the end date is included.
+_DAYS_BEFORE, _DAYS_AFTER = timedelta(days=1), timedelta(days=2)
 #: The vendor says that data can be this late; younger data is provisional.
 _DATA_DELAY = timedelta(minutes=30)
 #: A signed URL is valid for 30 s; one older than this is requested again.
@@ -105,8 +109,7 @@ class CxoneAdapter:
         """Yield what an extraction does not support, and intervals that are too long for it."""
         if report.query_type not in _ENTITIES:
             yield "query_type", f"unknown query type {report.query_type!r}; expected one of {', '.join(_ENTITIES)}"
-        # The day after the interval is requested too.
-        if Step.parse(report.fetch.max_query_interval).nominal_length > _MAX_INTERVAL - timedelta(days=1):
+        if Step.parse(report.fetch.max_query_interval).nominal_length > _MAX_INTERVAL - _DAYS_BEFORE - _DAYS_AFTER:
             yield (
                 "fetch.max_query_interval",
                 f"one extraction covers at most two weeks; use P1W instead of {report.fetch.max_query_interval}",
@@ -131,14 +134,14 @@ class CxoneAdapter:
         """
         entity, version = _ENTITIES[report.query_type]
         submitted_at = self._now()
-        # The vendor does not document whether the end date is included. We request one more day and drop its rows later.
+        first, last = (
+            each.astimezone(UTC).date() for each in (interval.start, interval.end - timedelta(microseconds=1))
+        )
         body = {
             "entityName": entity,
             "version": version,
-            "startDate": interval.start.astimezone(UTC).date().isoformat(),
-            "endDate": (
-                (interval.end - timedelta(microseconds=1)).astimezone(UTC).date() + timedelta(days=1)
-            ).isoformat(),
+            "startDate": (first - _DAYS_BEFORE).isoformat(),
+            "endDate": min(last + _DAYS_AFTER, submitted_at.astimezone(UTC).date() + timedelta(days=1)).isoformat(),
         }
         response = await self._submit_until_free(body, lane)
         job_id = read_json(response)

@@ -1,5 +1,6 @@
 """Tests of the CXone adapter: exports by date, one CSV behind a signed URL, one call in thirty seconds."""
 
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -306,6 +307,50 @@ async def test_repeated_line_counts_once() -> None:
     changed = SEEN_LINES[2].replace("Abandoned", "Done").replace("08:31", "08:32")
     with pytest.raises(SchemaMismatch, match="two different lines of segment g3: end is"):
         await _rows(_file(*SEEN_LINES, changed), **TOTALS)
+
+
+@pytest.mark.parametrize("includes_end_date", [False, True])
+async def test_contact_across_midnight_is_whole_in_the_day_of_its_first_segment(includes_end_date: bool) -> None:
+    """A vendor whose dates select segments by their own start."""
+    late = SEEN_LINES[0].replace("06-10T08:00", "06-09T23:55").replace("06-10T08:02", "06-10T00:10")
+    lines = (late, SEEN_LINES[1].replace("08:02", "00:10").replace("08:05", "00:30"), SEEN_LINES[2])
+    wanted: dict[str, str] = {}
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            wanted.update(json.loads(request.content))
+            return httpx.Response(202, json="job-9")
+        if request.url.path.endswith("/job-9"):
+            done = {"status": "SUCCEEDED", "result": {"url": "https://files.invalid/x.csv"}}
+            return httpx.Response(200, json={"jobStatus": done})
+        dates = {line: line.split(",")[2][:10] for line in lines}
+        chosen = [line for line in lines if wanted["startDate"] <= dates[line] < wanted["endDate"]]
+        chosen += [line for line in lines if dates[line] == wanted["endDate"] and includes_end_date]
+        return httpx.Response(200, content=_file(*chosen))
+
+    async with mock_client(vendor) as client:
+        adapter, found = CxoneAdapter(client, now=lambda: NOW), {}
+        for day in (9, 10):
+            interval = Interval(DAY.start.replace(day=day), DAY.end.replace(day=day + 1))
+            rows = await fetch_rows(adapter, extract(metrics=["nOffered"]), interval)
+            found[day] = {row["conversation_id"]: row["agents"] for row in rows.to_pylist()}
+    assert found == {9: {"71": 2}, 10: {"72": 0}}
+
+
+async def test_end_date_is_tomorrow_at_the_latest() -> None:
+    wanted: list[Any] = []
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        wanted.append(json.loads(request.content))
+        return httpx.Response(202, json="job-9")
+
+    async with mock_client(vendor) as client:
+        for day in (DAY, Interval(NOW.replace(hour=0, minute=0, second=0), NOW.replace(hour=10, minute=0, second=0))):
+            await CxoneAdapter(client, now=lambda: NOW).submit(extract(), day, Lane.backfill)
+    assert [(each["startDate"], each["endDate"]) for each in wanted] == [
+        ("2024-06-09", "2024-06-12"),
+        ("2024-06-11", "2024-06-13"),
+    ]
 
 
 async def test_row_of_a_contact_joins_its_segments() -> None:
