@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from cache_pipeline.aio import cancel_and_wait
 from cache_pipeline.upstream.config import UpstreamConfig
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.uncounted import Send
@@ -84,7 +85,7 @@ class DiscoveringTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         if self._discovery is not None:
-            self._discovery.cancel()
+            await cancel_and_wait([self._discovery])
         await self._close()
 
     async def _resolve(self) -> tuple[httpx.URL, httpx.AsyncBaseTransport]:

@@ -22,18 +22,21 @@ def vendor_request_id(response: httpx.Response) -> str | None:
     return None
 
 
+def read_body(response: httpx.Response) -> Mapping[str, object]:
+    """Return the body if it was read and is a JSON object; an empty one otherwise."""
+    try:
+        body: object = response.json()
+    except (ValueError, RecursionError, httpx.ResponseNotRead):
+        return {}
+    return cast("Mapping[str, object]", body) if isinstance(body, dict) else {}
+
+
 def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, str | None]:
     """Return code, message and correlation id of an error answer, each None if absent.
 
     Reads a vendor's error body, a problem+json and an OAuth error.
     """
-    body: Mapping[str, object] = {}
-    try:
-        parsed: object = response.json()
-        if isinstance(parsed, dict):
-            body = cast("Mapping[str, object]", parsed)
-    except (ValueError, httpx.ResponseNotRead):
-        body = {}
+    body = read_body(response)
 
     def first(*names: str) -> str | None:
         return next((value for name in names if isinstance(value := body.get(name), str) and value), None)
@@ -45,11 +48,7 @@ def parse_error_body(response: httpx.Response) -> tuple[str | None, str | None, 
 
 def read_named_limit(response: httpx.Response) -> NamedLimit | None:
     """Return the limit that the body of a 429 names as the one that was reached; None if it names none."""
-    try:
-        body: object = response.json()
-    except (ValueError, httpx.ResponseNotRead):
-        return None
-    return dialect_of(response).read_limit(cast("Mapping[str, object]", body)) if isinstance(body, dict) else None
+    return dialect_of(response).read_limit(read_body(response))
 
 
 def raise_for_refusal(response: httpx.Response) -> None:

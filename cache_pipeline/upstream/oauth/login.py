@@ -5,12 +5,11 @@ import base64
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import cast
 from urllib.parse import quote
 
 from cache_pipeline.errors import LoginRefused
 from cache_pipeline.upstream.config import OAuthClient, RetryPolicy
-from cache_pipeline.upstream.error_bodies import parse_error_body
+from cache_pipeline.upstream.error_bodies import parse_error_body, read_body
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.uncounted import Send, send_uncounted
 
@@ -88,11 +87,7 @@ class Login:
             code, message, _ = parse_error_body(response)
             reason = " ".join(part for part in (code, message) if part) or response.reason_phrase
             raise self._refusal(f"{response.status_code} {reason}")
-        try:
-            parsed: object = response.json()
-        except ValueError:
-            parsed = None
-        body = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
+        body = read_body(response)
         value = body.get("access_token")
         if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             # The HTTP library would show in its error a token that a header cannot hold.

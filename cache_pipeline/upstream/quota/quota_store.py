@@ -188,19 +188,14 @@ class QuotaStore:
 
     async def learn(self, limits: Iterable[NamedLimit]) -> None:
         """Keep to limits that the vendor's own list names."""
-        known_until = round((await self._now() + _LISTED_SECONDS) * 1_000_000)
-        fields: dict[FieldT, EncodableT] = {}
-        for limit in limits:
-            logs = {
-                LimitScope.client: [self._keys.log(client_id) for client_id in self._clients],
-                LimitScope.organisation: [self._keys.organisation_log],
-                LimitScope.jobs: [self._keys.jobs_log],
-                LimitScope.endpoint: [self._keys.endpoint_log(limit.endpoint)] if limit.endpoint else [],
-            }.get(limit.scope, [])
-            value = f"{limit.value}:{_micros(self._window_seconds(limit))}:{known_until}"
-            fields |= {f"{log} {_field_name(limit)}": value for log in logs}
 
         async def store() -> None:
+            known_until = round((await self._now() + _LISTED_SECONDS) * 1_000_000)
+            fields: dict[FieldT, EncodableT] = {
+                f"{log} {_field_name(limit)}": f"{limit.value}:{_micros(self._window_seconds(limit))}:{known_until}"
+                for limit in limits
+                for log in self._logs(limit)
+            }
             if fields:
                 await self._redis.hset(self._keys.limits, mapping=fields)
                 await self._redis.pexpire(self._keys.limits, round(_LISTED_SECONDS * 1000))
@@ -306,6 +301,18 @@ class QuotaStore:
             *(keys.endpoint_log(endpoint), keys.endpoint_state(endpoint)),
             *(keys.jobs_log, keys.jobs_state),
         ]
+
+    def _logs(self, limit: NamedLimit) -> list[str]:
+        """Return the logs of the requests that a limit counts; none if it does not say of which endpoint it is."""
+        match limit.scope:
+            case LimitScope.client:
+                return [self._keys.log(client_id) for client_id in self._clients]
+            case LimitScope.organisation:
+                return [self._keys.organisation_log]
+            case LimitScope.jobs:
+                return [self._keys.jobs_log]
+            case LimitScope.endpoint:
+                return [self._keys.endpoint_log(limit.endpoint)] if limit.endpoint else []
 
     def _window_seconds(self, limit: NamedLimit) -> float:
         seconds = self._policy.window_seconds if limit.window_seconds is None else limit.window_seconds

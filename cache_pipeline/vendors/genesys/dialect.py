@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from cache_pipeline.upstream.dialect import Dialect, LimitScope, NamedLimit, find_endpoint
+from cache_pipeline.upstream.error_bodies import read_body
 from cache_pipeline.upstream.http import httpx
 
 _PLATFORM = "platform.api"
@@ -67,16 +68,8 @@ def _is_job(path: str) -> bool:
     return _JOB.fullmatch(path) is not None
 
 
-def _body(response: httpx.Response) -> Mapping[str, object]:
-    try:
-        body: object = response.json()
-    except (ValueError, httpx.ResponseNotRead):
-        return {}
-    return cast("Mapping[str, object]", body) if isinstance(body, dict) else {}
-
-
 def _started_job(_method: str, path: str, response: httpx.Response) -> str | None:
-    job_id = _body(response).get("jobId") if response.status_code == _ACCEPTED else None
+    job_id = read_body(response).get("jobId") if response.status_code == _ACCEPTED else None
     return f"{path}/{job_id}" if isinstance(job_id, str) else None
 
 
@@ -84,7 +77,7 @@ def _ended_job(method: str, path: str, response: httpx.Response) -> str | None:
     if not _is_job(path):
         return None
     has_ended = response.status_code in _GONE or (
-        response.is_success if method == "DELETE" else _body(response).get("state") in _ENDED_STATES
+        response.is_success if method == "DELETE" else read_body(response).get("state") in _ENDED_STATES
     )
     return path if has_ended else None
 

@@ -140,6 +140,29 @@ async def test_concurrent_first_requests_share_one_failed_discovery(
     assert len(sent) == 2, "one discovery made two attempts and continued without the caller that started it"
 
 
+async def test_closing_the_client_ends_the_discovery(shared_redis: redis.asyncio.Redis) -> None:
+    started, is_ended = asyncio.Event(), False
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        nonlocal is_ended
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_ended = True
+        raise AssertionError
+
+    opening = create_upstream_client(
+        _config(ISSUER), shared_redis, discover=discover_cxone, transport=httpx.MockTransport(hang)
+    )
+    async with opening as client:
+        asking = asyncio.create_task(client.get("/jobs"))
+        await started.wait()
+        asking.cancel()
+        await asyncio.wait({asking})
+    assert is_ended
+
+
 async def test_failed_discovery_is_retried_by_the_next_request(
     shared_redis: redis.asyncio.Redis,
 ) -> None:
