@@ -52,6 +52,21 @@ _USERS_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True)
+class DetailRow:
+    """A row of an entry, not yet assigned to a bucket.
+
+    Attributes:
+        start: When it began.
+        end: When it ended; None while it is open.
+        values: The values of all columns but those of the bucket.
+    """
+
+    start: datetime
+    end: datetime | None
+    values: Row
+
+
+@dataclass(frozen=True)
 class RowKind:
     """One kind of row-level report.
 
@@ -60,7 +75,7 @@ class RowKind:
         entries: Name of the list on a page.
         page_size: Entries on a page.
         columns: Columns other than the keys and the metrics.
-        read: Returns an entry's rows, with the instants of their start and end under ``_start`` and ``_end``.
+        read: Returns an entry's rows.
         end: The column with the end of a row.
         metrics: Metrics that a report may declare; empty if it may declare any metric of a session.
         filter_list: List of the request body that filters belong in, but for those on whole conversations.
@@ -71,7 +86,7 @@ class RowKind:
     entries: str
     page_size: int
     columns: tuple[Column, ...]
-    read: Callable[[Source, Report], Iterator[Row]]
+    read: Callable[[Source, Report], Iterator[DetailRow]]
     end: str
     metrics: tuple[str, ...] = ()
     filter_list: str = "segmentFilters"
@@ -86,16 +101,15 @@ def _first(values: Iterable[str | None]) -> str | None:
     return next((value for value in values if value), None)
 
 
-def _conversation(source: Source, report: Report) -> Iterator[Row]:
+def _conversation(source: Source, report: Report) -> Iterator[DetailRow]:
     participants = read_mappings(source, "participants")
     sessions = [session for participant in participants for session in read_mappings(participant, "sessions")]
     segments = [segment for session in sessions for segment in read_mappings(session, "segments")]
     users = [user for participant in participants if (user := read_optional_text(participant, "userId"))]
-    yield {
-        "_start": read_instant(source, "conversationStart"),
-        "_end": (end := _optional_instant(source, "conversationEnd")),
+    start, end = read_instant(source, "conversationStart"), _optional_instant(source, "conversationEnd")
+    values: Row = {
         "conversation_id": read_text(source, "conversationId"),
-        "conversation_start": read_instant(source, "conversationStart"),
+        "conversation_start": start,
         "conversation_end": end,
         "originating_direction": read_optional_text(source, "originatingDirection"),
         "division_id": _first(read_texts(source, "divisionIds")),
@@ -107,6 +121,7 @@ def _conversation(source: Source, report: Report) -> Iterator[Row]:
         "agents": len(set(users)),
         **_session_metrics(sessions, report),
     }
+    yield DetailRow(start, end, values)
 
 
 def _session_metrics(sessions: Iterable[Source], report: Report) -> Row:
@@ -119,16 +134,14 @@ def _session_metrics(sessions: Iterable[Source], report: Report) -> Row:
     return {to_snake_case(name): total for name, total in sums.items()}
 
 
-def _segments(source: Source, report: Report) -> Iterator[Row]:
+def _segments(source: Source, report: Report) -> Iterator[DetailRow]:
     for participant in read_mappings(source, "participants"):
         for session in read_mappings(participant, "sessions"):
             for number, segment in enumerate(read_mappings(session, "segments")):
                 if not _matches_filter({**participant, **session, **segment}, report.filters):
                     continue
                 start, end = read_instant(segment, "segmentStart"), _optional_instant(segment, "segmentEnd")
-                yield {
-                    "_start": start,
-                    "_end": end,
+                values: Row = {
                     "conversation_id": read_text(source, "conversationId"),
                     "session_id": read_text(session, "sessionId"),
                     "segment_number": f"{number:04}",
@@ -145,6 +158,7 @@ def _segments(source: Source, report: Report) -> Iterator[Row]:
                     "wrap_up_code": read_optional_text(segment, "wrapUpCode"),
                     **{to_snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
                 }
+                yield DetailRow(start, end, values)
 
 
 def _matches_filter(source: Source, filters: Filter) -> bool:
@@ -163,16 +177,16 @@ def _milliseconds(start: datetime, end: datetime | None) -> int | None:
     return None if end is None else round((end - start).total_seconds() * 1000)
 
 
-def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Callable[[Source, Report], Iterator[Row]]:
-    def read(source: Source, report: Report) -> Iterator[Row]:
+def _state_reader(
+    list_name: str, state: str, optional: tuple[str, ...]
+) -> Callable[[Source, Report], Iterator[DetailRow]]:
+    def read(source: Source, report: Report) -> Iterator[DetailRow]:
         for record in read_mappings(source, list_name):
             start, end = read_instant(record, "startTime"), _optional_instant(record, "endTime")
             if start == end:
                 # It lasts for no time, and the next one may begin at the same instant, which is its key.
                 continue
-            yield {
-                "_start": start,
-                "_end": end,
+            values: Row = {
                 "user_id": read_text(source, "userId"),
                 "start_time": read_text(record, "startTime"),
                 "end_time": end,
@@ -180,6 +194,7 @@ def _state_reader(list_name: str, state: str, optional: tuple[str, ...]) -> Call
                 **{to_snake_case(name): read_optional_text(record, name) for name in optional},
                 **{to_snake_case(metric): _milliseconds(start, end) for metric in report.metrics},
             }
+            yield DetailRow(start, end, values)
 
     return read
 
@@ -306,7 +321,7 @@ class RowReader:
     open_since: datetime | None = None
     _buckets: list[Interval] = field(init=False)
     _starts: list[datetime] = field(init=False)
-    _rows: list[Row] = field(default_factory=list[Row])
+    _rows: list[DetailRow] = field(default_factory=list[DetailRow])
     _ended: set[EndedRow] = field(default_factory=set[EndedRow])
 
     def __post_init__(self) -> None:
@@ -320,10 +335,10 @@ class RowReader:
             SchemaMismatch: The entry does not have the documented shape.
         """
         for row in row_kind(self.report).read(entry, self.report):
-            if self._begins_inside(row):
+            if self.interval.start <= row.start < self.interval.end:
                 self._rows.append(row)
-            elif (start := row["_start"]) is not None and row["_end"] is not None:
-                self._add_ended(start, row)
+            elif row.start < self.interval.start and row.end is not None:
+                self._add_ended(row)
 
     def table(self, watermark: datetime) -> pa.Table:
         """Return the rows that begin in the interval, of the entries added since the last call.
@@ -339,25 +354,17 @@ class RowReader:
         ended, self._ended = tuple(self._ended), set()
         return ended
 
-    def _add_ended(self, start: object, row: Row) -> None:
-        assert isinstance(start, datetime)  # noqa: S101 - from read_instant
-        if start < self.interval.start:
-            bucket = floor_to_step(start, self.report.step, self.report.zone)
-            interval = Interval(bucket, next_boundary(bucket, self.report.step, self.report.zone))
-            self._ended.add(EndedRow(interval, str(row[to_snake_case(self.report.group_by[0])])))
+    def _add_ended(self, row: DetailRow) -> None:
+        start = floor_to_step(row.start, self.report.step, self.report.zone)
+        bucket = Interval(start, next_boundary(start, self.report.step, self.report.zone))
+        self._ended.add(EndedRow(bucket, str(row.values[to_snake_case(self.report.group_by[0])])))
 
     def complete_until(self, watermark: datetime) -> datetime:
         """Return the vendor's watermark or the start of the first bucket with an open row, whichever is earlier."""
         return watermark if self.open_since is None else min(watermark, self.open_since)
 
-    def _begins_inside(self, row: Row) -> bool:
-        start = row["_start"]
-        return isinstance(start, datetime) and self.interval.start <= start < self.interval.end
-
-    def _assign_bucket(self, row: Row, watermark: datetime) -> Row:
-        start, end = row.pop("_start"), row.pop("_end")
-        assert isinstance(start, datetime)  # noqa: S101 - from read_instant
-        bucket = self._buckets[bisect_right(self._starts, start) - 1]
-        if end is None and start > watermark - self.report.fetch.open_row_timeout:
+    def _assign_bucket(self, row: DetailRow, watermark: datetime) -> Row:
+        bucket = self._buckets[bisect_right(self._starts, row.start) - 1]
+        if row.end is None and row.start > watermark - self.report.fetch.open_row_timeout:
             self.open_since = min(self.open_since or bucket.start, bucket.start)
-        return {"interval_start": bucket.start, "interval_end": bucket.end, **row}
+        return {"interval_start": bucket.start, "interval_end": bucket.end, **row.values}
