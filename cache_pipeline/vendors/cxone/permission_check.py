@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cache_pipeline.check_result import CheckResult, CheckStatus
-from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamRefused
+from cache_pipeline.errors import LoginRefused, SchemaMismatch, UpstreamError, UpstreamRefused
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.vendors.cxone.account import CxoneAccount
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter
@@ -33,7 +33,7 @@ async def _check_extraction(context: DoctorContext[CxoneAccount]) -> CheckResult
         status = CheckStatus.warning if error.status == _FORBIDDEN else CheckStatus.failed
         remedy = f"{retry}; if it fails again, give the access key's user the permission Extract Interaction Metadata"
         return CheckResult(subject, status, str(error), remedy)
-    except UpstreamError as error:
+    except (UpstreamError, SchemaMismatch) as error:
         return CheckResult(subject, CheckStatus.warning, str(error).partition("; ")[0], "try again")
     return CheckResult(
         subject,

@@ -29,7 +29,7 @@ _JOB = re.compile(r"/api/v2/analytics/[a-z]+/(?:details|aggregates)/jobs/(?!avai
 _ENDED_STATES = frozenset({"FULFILLED", "FAILED", "CANCELLED", "EXPIRED"})
 #: The endpoint to which detail jobs of all families are submitted.
 _DETAIL_JOBS = "details jobs"
-_ACCEPTED, _GONE = 202, (404, 410)
+_GONE = (404, 410)
 
 
 def read_limit(limit: object) -> NamedLimit | None:
@@ -69,7 +69,7 @@ def _is_job(path: str) -> bool:
 
 
 def _started_job(_method: str, path: str, response: httpx.Response) -> str | None:
-    job_id = read_body(response).get("jobId") if response.status_code == _ACCEPTED else None
+    job_id = read_body(response).get("jobId") if response.is_success else None
     return f"{path}/{job_id}" if isinstance(job_id, str) else None
 
 

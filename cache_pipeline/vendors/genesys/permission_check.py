@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 
+from cache_pipeline.aio import gather_or_cancel
 from cache_pipeline.check_result import CheckResult, CheckStatus
-from cache_pipeline.errors import LoginRefused, UpstreamError, UpstreamRefused
+from cache_pipeline.errors import LoginRefused, SchemaMismatch, UpstreamError, UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.query.live_report import LiveReport
@@ -57,7 +57,7 @@ async def check_permissions(context: DoctorContext[GenesysAccount]) -> list[Chec
             )
             for needed, affected in live.items()
         ]
-    return [result for result in await asyncio.gather(*checks) if result is not None]
+    return [result for result in await gather_or_cancel(checks) if result is not None]
 
 
 async def _check_permission(
@@ -85,6 +85,6 @@ async def _check_permission(
         return CheckResult(
             subject, CheckStatus.failed, f"{named}: {error}", "correct the report's declaration, or ask the vendor"
         )
-    except UpstreamError as error:
+    except (UpstreamError, SchemaMismatch) as error:
         return CheckResult(subject, CheckStatus.warning, f"{named}: {str(error).partition('; ')[0]}", "try again")
     return CheckResult(subject, CheckStatus.ok, f"{permission}: {named}")

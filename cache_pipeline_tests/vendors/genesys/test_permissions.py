@@ -1,17 +1,24 @@
 """Tests of permissions: what each report needs, and errors that name a missing permission."""
 
 import pickle
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 import redis.asyncio
 
+from cache_pipeline.check_result import CheckStatus
 from cache_pipeline.errors import UpstreamRefused
 from cache_pipeline.query.interval import Interval
 from cache_pipeline.query.lane import Lane
+from cache_pipeline.settings import ClientCredentials
+from cache_pipeline.vendors.genesys.account import GenesysAccount
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
+from cache_pipeline.vendors.genesys.permission_check import check_permissions
 from cache_pipeline.vendors.genesys.permissions import PermissionMissing, permissions_needed
+from cache_pipeline.vendors.spec import DoctorContext
 from cache_pipeline_tests.vendors.genesys.test_details import rows_report
+from cache_pipeline_tests.vendors.genesys.test_observations import live_report
 from cache_pipeline_tests.vendors.workbench import (
     DAY,
     INSTANT,
@@ -65,6 +72,19 @@ async def test_probe_with_permission_succeeds(shared_redis: redis.asyncio.Redis,
     minute = Interval.parse("2024-06-10T00:00:00Z/2024-06-10T00:01:00Z")
     async with simulated_vendor(shared_redis, settings) as vendor:
         await vendor.genesys.probe(report, minute, Lane.interactive)
+
+
+async def test_unreadable_listing_is_one_warning() -> None:
+    account = GenesysAccount.model_validate(
+        {"region": "eu_central_1", "clients": [ClientCredentials(client_id="beta", client_secret=SECRETS["beta"])]}
+    )
+    async with mock_client(lambda _: httpx.Response(200, text="<html>maintenance</html>")) as client:
+        context = DoctorContext(
+            "genesys/main", account, client, [genesys_report()], datetime.now(UTC), False, [live_report()]
+        )
+        figures, live = await check_permissions(context)
+    assert (figures.status, live.status) == (CheckStatus.ok, CheckStatus.warning)
+    assert "not JSON" in live.detail
 
 
 async def test_other_403_is_an_ordinary_refusal() -> None:
