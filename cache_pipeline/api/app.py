@@ -48,6 +48,7 @@ from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.api.routes.pass_through import find_passed_paths, pass_through_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
 from cache_pipeline.api.routes.vendor_shared_jobs import shared_job_routes
+from cache_pipeline.api.turns import CallerTurns
 from cache_pipeline.api.vendor_form import VendorForm
 from cache_pipeline.bootstrap.accounts import open_cookieless_client, open_quotas
 from cache_pipeline.bootstrap.clock import utc_now
@@ -258,6 +259,7 @@ def _add_middleware(app: FastAPI, settings: Settings, served: Sequence[ServedApi
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
+    app.add_middleware(CallerTurns)
 
 
 def _handle_errors(app: FastAPI, served: Sequence[ServedApi]) -> None:

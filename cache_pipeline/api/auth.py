@@ -61,6 +61,13 @@ class ApiKeyCache:
                 self._refused.popitem(last=False)
         return principal
 
+    def known_digest(self, key: str | None) -> bytes | None:
+        """Return the digest of a key that was found before and, as far as is known, is still valid; None for any other."""
+        if key is None or not has_credential_form(key):
+            return None
+        digest = hash_secret(key)
+        return digest if digest in self._valid else None
+
     async def _look_up(self, key: str) -> Principal | None:
         """Look a key up together with all others that arrive while the store is busy, so that unknown ones cost it one query at a time."""
         found: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_TIMEOUT_SECONDS = 10.0
 #: A caller that has read nothing of its answer for this time does not want it.
 READ_TIMEOUT_SECONDS = 30.0
+#: How long a connection is kept whose request was malformed. A caller that sends nothing else cannot open many of them a second.
+REFUSED_SECONDS = 0.25
 MAX_HEADER_BYTES = 64 * 1024
 #: Each header is an object in memory many times its size, so their number is bounded while they arrive.
 MAX_HEADERS = 256
@@ -36,6 +38,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     waiting_since = 0.0
     _deadline: asyncio.TimerHandle | None = None
     _read_deadline: asyncio.TimerHandle | None = None
+    _closing: asyncio.TimerHandle | None = None
     #: Bytes of a header, or of the lines after a body, that have arrived so far.
     _header_bytes = 0
     _refusal: str | None = None
@@ -49,6 +52,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         out. If the answers to all are being made, this one is refused.
         """
         super().connection_made(transport)
+        self.gone = self.loop.create_future()
         self.waiting_since = self.loop.time()
         self._expect_header()
         if len(self.connections) > self.max_connections:
@@ -81,6 +85,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer a request; refuse one whose target is no path, which is a request to a proxy, or which is too long."""
         self._header_bytes = 0
+        scope: Any = self.scope
+        scope["gone"] = self.gone
         if not self.url.startswith(b"/"):
             self._refuse("the target is not a path: send the request to a proxy, or only its path")
         if len(self.url.partition(b"?")[0]) > MAX_PATH_BYTES:
@@ -116,17 +122,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._forget_read_deadline()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request that cannot be parsed, or say why it is refused."""
-        super().send_400_response(self._refusal or msg)
+        """Refuse a request that cannot be parsed, or say why it is refused; read nothing more, and end the connection soon."""
+        if self._closing is not None:
+            return
+        # In the middle of an answer it would be read as a part of that.
+        if self.is_idle or not self._answered.response_started:
+            self._abandon_request()
+            text = (self._refusal or msg).encode()
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(text), text)
+            )
+        self.flow.pause_reading()
+        self._closing = self.loop.call_later(REFUSED_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up, and tell the request that is being answered, behind which others may wait, that its caller is gone."""
         self._forget_deadline()
         self._forget_read_deadline()
-        if not self.is_idle:
-            self._answered.disconnected = True
-            self._answered.message_event.set()
+        if self._closing is not None:
+            self._closing.cancel()
+        self._abandon_request()
         super().connection_lost(exc)
+        self.gone.set_result(None)
 
     def end(self) -> None:
         """End the connection at once."""
@@ -141,8 +159,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether its caller has to act: to send a request or the rest of its body, or to read the answer."""
-        return self.is_idle or self._answered.more_body or self.flow.write_paused
+        """Whether its caller has to act: to send a request or the rest of its body, or to read the answer; or waits for its turn."""
+        request = self._answered
+        return self.is_idle or request.more_body or self.flow.write_paused or request.scope.get("waits_for_turn", False)
+
+    def _abandon_request(self) -> None:
+        """Have the request that is being answered, if any, send nothing more."""
+        if not self.is_idle:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def _refuse(self, reason: str) -> None:
         """Have the parser pass the request on as a malformed one.

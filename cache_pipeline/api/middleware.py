@@ -7,9 +7,12 @@ import logging
 import time
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_pipeline.api.audit import record_request, refusal_reason
+from cache_pipeline.api.dependencies import find_principal, unauthorized
 from cache_pipeline.api.problems import Problem, problem_for
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.telemetry.correlation import accept_correlation_id, correlation_scope
@@ -20,6 +23,9 @@ REQUEST_ID, TRACE_PARENT = _CORRELATION_HEADERS = (b"x-request-id", b"traceparen
 JOB_TIER = "job"
 _RESULTS = {200: "hit", 202: "accepted", 304: "not_modified"}
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 32 * 1024
+#: What is sent without a key is a sign-in or a login, and is short.
+_MAX_BYTES_WITHOUT_KEY = 4096
+_CLOSING = {"Connection": "close"}
 #: Longer questions are sent as the body of a POST. The path has a limit of its own before, in ``http_protocol``.
 MAX_QUERY_BYTES = 16 * 1024
 #: The API serves no pages that another page may frame, and browsers must not guess types.
@@ -79,18 +85,23 @@ class RequestLimits:
             if scope["method"] in ("GET", "HEAD", "OPTIONS"):
                 body = None
             else:
-                body = await self._read_body(receive)
+                body = await self._read_body(scope, receive)
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return
         await self._app(scope, receive if body is None else _replaying(body, receive), send)
 
-    async def _read_body(self, receive: Receive) -> bytes:
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the body.
 
         Raises:
-            Problem: 413 if it is too large, or 408 if it does not arrive in time.
+            Problem: 413 if it is too large, 401 if it is too large for a caller without a key, or 408 if it does not arrive in
+                time.
         """
+        refused, max_bytes = await self._find_limit(scope)
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdecimal() and int(declared) > max_bytes:
+            raise refused
         body, more = bytearray(), True
         try:
             async with asyncio.timeout(self._body_seconds):
@@ -99,21 +110,28 @@ class RequestLimits:
                     if message["type"] != "http.request":
                         break
                     body += message.get("body", b"")
-                    if len(body) > self._max_bytes:
-                        raise Problem(
-                            "body-too-large",
-                            413,
-                            f"the request body is too large: send at most {self._max_bytes} bytes",
-                        )
+                    if len(body) > max_bytes:
+                        raise refused
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Problem(
                 "body-timeout",
                 408,
                 f"the request body did not arrive within {self._body_seconds:g} s: send it again",
-                headers={"Connection": "close"},
+                headers=_CLOSING,
             ) from None
         return bytes(body)
+
+    async def _find_limit(self, scope: Scope) -> tuple[Problem, int]:
+        """Return the most bytes that a body may have, and the problem of a larger one, whose rest is not read."""
+        if self._max_bytes > _MAX_BYTES_WITHOUT_KEY:
+            query_service: QueryService = scope["app"].state.query_service
+            if await find_principal(query_service, Request(scope)) is None:
+                problem = unauthorized()
+                problem.headers = {**problem.headers, **_CLOSING}
+                return problem, _MAX_BYTES_WITHOUT_KEY
+        detail = f"the request body is too large: send at most {self._max_bytes} bytes"
+        return Problem("body-too-large", 413, detail, headers=_CLOSING), self._max_bytes
 
 
 def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import uvicorn
 
 from cache_pipeline.api.http_protocol import BoundedHttpProtocol
 from cache_pipeline.api.middleware import RequestLimits
+from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
 from cache_pipeline_tests.api.test_served import served
 
@@ -131,11 +133,44 @@ async def test_caller_that_hangs_up_is_noticed_and_logged_nowhere(requests: int,
         await asyncio.wait_for(reader.readuntil(b"first"), 20)
         writer.transport.abort()
         async with asyncio.timeout(20):
-            while not ends:
+            while not ends:  # noqa: ASYNC110 - the application sets no event
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
     assert ends == ["http.disconnect"]
     assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
+
+
+async def test_malformed_request_changes_no_answer_before_it():
+    """The caller, or a proxy, would take a refusal in its middle for a part of that answer."""
+    async with serving(BoundedHttpProtocol, large_app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"xxxx"), 20)
+        writer.write(b"no request\r\n\r\n")
+        rest = await ended(reader)
+        assert b"HTTP/1.1" not in rest
+        writer.close()
+
+
+async def test_refused_connections_are_not_reopened_at_once():
+    async with serving(BoundedHttpProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        began = asyncio.get_running_loop().time()
+        writer.write(b"no request\r\n\r\n")
+        assert await ended(reader)
+        assert asyncio.get_running_loop().time() - began >= 0.2
+        writer.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/queries", "/v1/reports/queue_hour", "/nowhere"])
+async def test_body_of_a_caller_without_a_key_is_not_awaited(open_api, path: str):
+    async with open_api(api=ApiSettings(auth="keys")) as api, served(api.app, http=BoundedHttpProtocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert b" 401 " in answer
+        assert b"connection: close" in answer.lower()
+        writer.close()
 
 
 async def test_very_many_headers_are_refused_while_they_arrive():

@@ -263,15 +263,17 @@ async def test_persistent_401_is_returned_after_one_renewal(shared_redis: Redis)
 
 async def test_client_whose_new_tokens_are_refused_logs_in_once_a_minute(shared_redis: Redis, clock: Clock):
     answer = in_turn(failure(401))
-    async with running(Vendor(answer)) as vendor:
-        async with create_upstream_client(config(vendor), shared_redis, clock=clock) as client:
-            for _ in range(5):
-                assert (await client.get("/a")).status_code == 401
-            assert (len(vendor.logins), len(vendor.calls)) == (2, 2 + 4)
-            clock.now += 61
-            for _ in range(2):
-                assert (await client.get("/a")).status_code == 401
-            assert len(vendor.logins) == 3
+    async with (
+        running(Vendor(answer)) as vendor,
+        create_upstream_client(config(vendor), shared_redis, clock=clock) as client,
+    ):
+        for _ in range(5):
+            assert (await client.get("/a")).status_code == 401
+        assert (len(vendor.logins), len(vendor.calls)) == (2, 2 + 4)
+        clock.now += 61
+        for _ in range(2):
+            assert (await client.get("/a")).status_code == 401
+        assert len(vendor.logins) == 3
 
 
 async def test_query_longer_than_its_token_gets_no_401(shared_redis: Redis):

@@ -65,13 +65,11 @@ class RequestPreferences:
     def __init__(
         self,
         request: Request,
-        accept: Annotated[str | None, Header(description=f"One of {', '.join(MediaFormat)}")] = None,
-        prefer: Annotated[str | None, Header(description="wait=SECONDS, or respond-async (RFC 7240)")] = None,
-        if_none_match: Annotated[str | None, Header(description="ETag of the answer that the caller has")] = None,
-        cache_control: Annotated[
-            str | None,
-            Header(description="no-cache: refetch provisional figures from the vendor, if the key may do that"),
-        ] = None,
+        *,
+        accept: str | None,
+        prefer: str | None,
+        if_none_match: str | None,
+        cache_control: str | None,
     ) -> None:
         self.media_format: MediaFormat = negotiate_format(accept)
         self.accepts_json = accepts_json(accept)
@@ -86,7 +84,22 @@ class RequestPreferences:
         return getattr(self.state, "rate_limit_headers", {})
 
 
-_Preferences = Annotated[RequestPreferences, Depends()]
+async def _read_preferences(
+    request: Request,
+    accept: Annotated[str | None, Header(description=f"One of {', '.join(MediaFormat)}")] = None,
+    prefer: Annotated[str | None, Header(description="wait=SECONDS, or respond-async (RFC 7240)")] = None,
+    if_none_match: Annotated[str | None, Header(description="ETag of the answer that the caller has")] = None,
+    cache_control: Annotated[
+        str | None,
+        Header(description="no-cache: refetch provisional figures from the vendor, if the key may do that"),
+    ] = None,
+) -> RequestPreferences:
+    return RequestPreferences(
+        request, accept=accept, prefer=prefer, if_none_match=if_none_match, cache_control=cache_control
+    )
+
+
+_Preferences = Annotated[RequestPreferences, Depends(_read_preferences)]
 
 
 router = APIRouter(tags=["reports"])
@@ -121,7 +134,7 @@ _PARAMETERS = (
 _PRESENTATION = ("names", "csv")
 
 
-def _check_parameters(request: Request) -> None:
+async def _check_parameters(request: Request) -> None:
     """Refuse unknown parameters: a misspelt name would be ignored silently, and the answer would be to another query."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
@@ -132,7 +145,7 @@ def _check_parameters(request: Request) -> None:
         seen.add(name)
 
 
-def _query_from_url(
+async def _query_from_url(
     interval: Annotated[
         str | None,
         Query(
