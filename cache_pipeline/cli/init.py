@@ -33,6 +33,7 @@ def init(folder: Path) -> None:
     click.echo(f"  cd {folder}")
     click.echo("  cache-pipeline demo        # four weeks on embedded servers and a simulated vendor (extra: embedded)")
     click.echo("  cache-pipeline dev         # the same, with the Dagster UI, the HTTP API and the executives' page")
+    click.echo("README.md there says how to use your own account.")
 
 
 def _files() -> Iterator[tuple[Path, Path]]:

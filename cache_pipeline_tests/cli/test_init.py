@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 
 from cache_pipeline.cli.init import init
 from cache_pipeline.errors import CommandError
+from cache_pipeline.simulator.server import running_simulator
+from cache_pipeline.simulator.settings import SimulatorSettings
 
 REPOSITORY = Path(__file__).parents[2]
 #: The program `dg`, as its package installs it.
@@ -74,6 +77,7 @@ def test_project_from_a_wheel_is_complete(installed, project):
         ".env.example",
         ".gitignore",
         "contact_centre/definitions.py",
+        "README.md",
         "dagster.yaml",
         "deploy/compose/compose.yaml",
         "pyproject.toml",
@@ -91,6 +95,30 @@ def test_dagster_and_dg_accept_the_project(installed, project, postgres_database
     run(installed, project, "python", "-c", DG, "check", "defs", settings=settings)
     listed = json.loads(run(installed, project, "python", "-c", DG, "list", "defs", "--json", settings=settings))
     assert {asset["asset_key"] for asset in listed["assets"]} >= {"queue_day/staged", "queue_day/history"}
+
+
+@pytest.mark.timeout(240)
+def test_report_works_with_the_account_of_the_example(installed, project, postgres_database, redis_database):
+    with running_simulator(SimulatorSettings()) as url:
+        example = (project / ".env.example").read_text()
+        filled = {
+            r"(?m)^(CACHE_PIPELINE_POSTGRES_URL=).*": postgres_database,
+            r"(?m)^(CACHE_PIPELINE_REDIS_URL=).*": redis_database,
+            '()"region": "eu_central_1"': f'"base_url": "{url}", "login_url": "{url}/oauth/token"',
+            '("client_id": )"..."': '"demo-client"',
+            '("client_secret": )"..."': '"demo-secret"',
+        }
+        for pattern, value in filled.items():
+            example, count = re.subn(pattern, rf"\g<1>{value}", example)
+            assert count == 1, pattern
+        (project / ".env").write_text(example)
+        # The commands of the README, up to those that run until they are stopped.
+        exported, tried, _ = re.findall(r"(?s) +```sh\n(.*?) +```", (project / "README.md").read_text())
+        script = f"set -e\n{exported}{tried}"
+        output = run(installed, project, "/bin/bash", "-c", script, timeout=220)
+        shown = json.loads(output[output.index("{") :])
+    (project / ".env").unlink()
+    assert shown["rows"]
 
 
 @pytest.mark.timeout(300)
