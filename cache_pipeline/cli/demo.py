@@ -153,10 +153,11 @@ def print_report(report: DemoReport, console: Console) -> None:
     if any("file" in day.totals for days in report.days.values() for day in days):
         _print_days(report, console)
     counts = report.upstream
+    others = counts["requests"] - sum(counts[kind] for kind in ("submits", "polls", "results", "sync_queries"))
     console.print(
-        f"Upstream: {counts['requests']} requests ({counts['submits']} submits, {counts['polls']} polls, "
-        f"{counts['results']} result pages, {counts['sync_queries']} sync queries), {counts['logins']} logins, "
-        f"[bold]{counts['rejected_429']}[/] answered 429; {report.seconds:.0f} s",
+        f"Upstream in this run: {counts['requests']} requests ({counts['submits']} submits, {counts['polls']} polls, "
+        f"{counts['results']} result pages, {counts['sync_queries']} sync queries, {others} others), "
+        f"{counts['logins']} logins, [bold]{counts['rejected_429']}[/] answered 429; {report.seconds:.0f} s",
         highlight=False,
     )
 

@@ -79,7 +79,7 @@ def _run_demo(demo: DemoEnvironment, console: Console) -> bool:
     path = write_report(report, demo.settings.data_dir.parent)
     console.print(f"Written to {path}; published Parquet in {demo.settings.data_dir / 'edge'}", highlight=False)
     page = write_page(demo.settings)
-    print_story(demo, report, console)
+    print_story(demo, console)
     if page:
         link = page.as_uri()
         console.print(

@@ -4,51 +4,90 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from cache_pipeline.bootstrap.reports import load_reports
 from cache_pipeline.bootstrap.services import open_service
-from cache_pipeline.cli.demo import DemoReport
 from cache_pipeline.cli.demo_environment import DemoEnvironment
 from cache_pipeline.query.query_request import QueryOverrides
 from cache_pipeline.query.report import Report
 from cache_pipeline.query.schema import to_snake_case
 from cache_pipeline.service.names import Names, lookups_by_column
+from cache_pipeline.service.plan import Cost
+from cache_pipeline.storage.postgres.async_pool import connection_pool
+from cache_pipeline.storage.postgres.status_queries import PostgresStatusQueries
 from cache_pipeline.storage.ttl import report_freshness
 
 _POLL_EVERY = timedelta(minutes=5)
 _DASHBOARDS = 10
-#: A submit, a poll and a page, where a demo submitted nothing that could be measured.
-_LEAST_REQUESTS = 3.0
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _DAY = timedelta(days=1)
 _INDENT = 12
 
 
-def print_story(demo: DemoEnvironment, report: DemoReport, console: Console) -> None:
+@dataclass(frozen=True)
+class RequestsSpent:
+    """What the stored figures of a report took.
+
+    Attributes:
+        total: Requests to the vendor, in this run and all earlier ones.
+        now: Those of this run.
+        per_query: Mean number of requests that one of its queries takes.
+    """
+
+    total: int
+    now: int
+    per_query: float
+
+
+def print_story(demo: DemoEnvironment, console: Console) -> None:
     """Print the busiest queue by name, and what was saved."""
     reports = load_reports(demo.settings)
     if busiest := asyncio.run(_find_busiest(demo, reports)):
         console.print(busiest, highlight=False)
-    console.print(describe_savings(report.upstream, list(reports.values())), highlight=False)
+    spent = asyncio.run(_read_requests(demo, reports))
+    console.print(describe_savings(spent, reports), highlight=False)
 
 
-def describe_savings(counts: Mapping[str, int], reports: Sequence[Report]) -> str:
+async def _read_requests(demo: DemoEnvironment, reports: Mapping[str, Report]) -> dict[str, RequestsSpent]:
+    """Return what the figures of each report took, as the store remembers it."""
+    async with (
+        open_service(demo.settings) as service,
+        connection_pool(demo.settings.required_postgres_url(), 1) as pool,
+    ):
+        queries, series = PostgresStatusQueries(pool), {name: service.series(each) for name, each in reports.items()}
+        total = await queries.vendor_requests(series.values(), _EPOCH)
+        now = await queries.vendor_requests(series.values(), demo.now)
+        spent: dict[str, RequestsSpent] = {}
+        for name, each in series.items():
+            _, measured = await asyncio.to_thread(service.history.coverages_with_cost, [each], cost_of=each)
+            cost = Cost(*measured) if measured else Cost.assumed(each.report)
+            spent[name] = RequestsSpent(total.get(each.id, 0), now.get(each.id, 0), cost.calls)
+        return spent
+
+
+def describe_savings(spent: Mapping[str, RequestsSpent], reports: Mapping[str, Report]) -> str:
     """Compare what the figures took with what dashboards that ask the vendor themselves would take.
 
     Args:
-        counts: The vendor's counts of this demo's requests, by kind.
-        reports: The reports.
+        spent: What the figures of each report took, by its name.
+        reports: The reports by name.
     """
-    submits = counts["submits"]
-    asynchronous = (submits + counts["polls"] + counts["results"]) / submits if submits else _LEAST_REQUESTS
-    cost = {each.name: 1.0 if each.fetch.delivery == "sync" else asynchronous for each in reports}
-    polling = sum(cost.values()) * (_DAY / _POLL_EVERY)
-    fresh = sum(cost[each.name] * (_DAY / report_freshness(each)) for each in reports)
+    total, now = sum(each.total for each in spent.values()), sum(each.now for each in spent.values())
+    if total == now:
+        when = ", and take none again"
+    elif now:
+        when = f", {now:,} of them in this run: what was stored before was not asked for again"
+    else:
+        when = ", all of them in earlier runs: this one found all in the store"
+    polling = sum(each.per_query for each in spent.values()) * (_DAY / _POLL_EVERY)
+    fresh = sum(spent[name].per_query * (_DAY / report_freshness(each)) for name, each in reports.items())
     return (
-        f"What it saves: these figures took {counts['requests']:,} requests, and take none again. A dashboard that asks the vendor itself for "
+        f"What it saves: these figures took {total:,} requests{when}. A dashboard that asks the vendor itself for "
         f"{len(reports)} reports every five minutes sends about {polling:,.0f} requests a day, and {_DASHBOARDS} dashboards "
         f"{_DASHBOARDS * polling:,.0f}; through cache_pipeline about {fresh:,.0f} keep all of them as fresh as declared"
     )
