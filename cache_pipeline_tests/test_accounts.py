@@ -1,6 +1,7 @@
 """Several accounts of one vendor: named in settings and reports, and never mixed."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,13 @@ def test_wrong_account_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, name:
     with pytest.raises(SettingsError, match=words) as refused:
         read_accounts(read_settings())
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("first", "start"), [("1999-01-04", "1999-01-04"), ("2026-03-01", "2026-01-01")])
+def test_report_begins_no_later_than_its_partitions(monkeypatch: pytest.MonkeyPatch, first: str, start: str) -> None:
+    monkeypatch.setenv("CACHE_PIPELINE_PARTITIONS_FROM", first)
+    assert load_reports(read_settings())["calls"].start == date.fromisoformat(start)
 
 
 def test_only_account_need_not_be_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ class Declarations:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._accounts = {} if settings is None else {name: list(each) for name, each in settings.accounts.items()}
+        self._first_day = None if settings is None else settings.partitions_from
 
     def read(self, path: Path) -> Report:
         """Read one declaration.
@@ -85,9 +86,13 @@ class Declarations:
     def complete(self, report: Report) -> Report:
         """Return a report with what it leaves out.
 
-        That is its account, if its vendor has only one, the key of its rows, and the vendor's measures.
+        That is its account, if its vendor has only one, the key of its rows, and the vendor's measures. It begins no later than the
+        deployment's partitions do, so that past volumes that are replayed can be asked for.
         """
-        return use_vendor_measures(self._name_account(use_row_keys(report)))
+        completed = use_vendor_measures(self._name_account(use_row_keys(report)))
+        if self._first_day is None or self._first_day >= completed.start:
+            return completed
+        return completed.model_copy(update={"start": self._first_day})
 
     def _name_account(self, report: AnyReport) -> AnyReport:
         accounts = self._accounts.get(report.platform, [])
