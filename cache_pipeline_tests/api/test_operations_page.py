@@ -92,6 +92,34 @@ async def test_page_is_accessible_and_fits(open_api, width, scheme):
             assert found.violations_count == 0, found.generate_report()
 
 
+_LINES_OF_WORDS = """() => [...document.querySelectorAll("#reports tbody th")].flatMap((cell) => {
+  const range = document.createRange(), text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), words = [];
+  while (text.nextNode())
+    for (const found of text.currentNode.data.matchAll(/[^_]+_?/g)) {
+      range.setStart(text.currentNode, found.index);
+      range.setEnd(text.currentNode, found.index + found[0].length);
+      words.push([found[0], range.getClientRects().length]);
+    }
+  return words;
+})"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", [320, 768, 1440])
+async def test_names_of_reports_break_between_words_only(open_api, width):
+    named = REPORT.model_copy(update={"name": "conversation_day"})
+    async with (
+        open_api(named, LONG) as api,
+        served(api.app) as url,
+        opened_page(viewport={"width": width, "height": 900}) as page,
+    ):
+        await page.goto(f"{url}/operations")
+        await page.locator("#reports th").first.wait_for()
+        lines = dict(await page.evaluate(_LINES_OF_WORDS))
+    assert lines["conversation_"] == 1
+    assert set(lines.values()) == {1}
+
+
 async def test_sign_in_goes_only_to_this_server(open_api):
     async with open_api(api=ApiSettings(auth="keys")) as api, served(api.app) as url, opened_page() as page:
         key = (await create_key(api, is_operator=True))["Authorization"].split()[1]

@@ -15,6 +15,11 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// A name may break after each underscore, and nowhere else.
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
+}
+
 function show(id, ...children) {
   document.getElementById(id).replaceChildren(...children);
 }
@@ -51,7 +56,8 @@ function attention(status) {
   const found = Object.entries(status.unavailable).map(([part, reason]) => `${part} cannot be read: ${reason}`);
   for (const report of status.reports ?? []) {
     const days = lackingDays(report);
-    if (days.length) found.push(`${report.report} lacks ${plural(days.length, "day", "days")}, the first ${days[0]}`);
+    if (days.length)
+      found.push(`${report.report} lacks ${plural(days.length, "day", "days")}, the first ${days[0]}: fetch them with a backfill in Dagster`);
     if (report.stale) found.push(`${report.report}: provisional figures are due to be fetched again`);
   }
   for (const client of status.quota?.clients ?? []) {
@@ -115,7 +121,7 @@ function drawReports(status) {
     return element(
       "tr",
       {},
-      element("th", { scope: "row" }, report.report, element("small", {}, report.platform)),
+      element("th", { scope: "row" }, ...breakable(report.report), element("small", {}, report.platform)),
       cell("Final until", instant(report.completeThrough)),
       cell("Provisional figures", provisional(report, now)),
       cell("Days missing", lacking.length ? element("strong", { className: "bad" }, String(lacking.length)) : "none"),
