@@ -214,6 +214,24 @@ async def test_mark_beside_a_long_label_fits_a_phone(open_api, monkeypatch):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", [320, 768, 1440])
+async def test_wait_of_hours_fits_its_box(open_api, monkeypatch, width):
+    behind = Now()
+    behind.ahead = -timedelta(hours=12)
+    async with (
+        open_api(REPORT, live=[BOARD], vendor=QUIET, clock=behind) as api,
+        served(api.app) as url,
+        opened_page(viewport={"width": width, "height": 900}) as page,
+    ):
+        _hurry(api, monkeypatch)
+        await _call(api)
+        await page.goto(f"{url}/live")
+        await page.locator("#totals dd").filter(has_text="12:0").wait_for()
+        excess = "boxes => Math.max(...boxes.map((box) => box.scrollWidth - box.clientWidth))"
+        assert await page.locator("#totals dd").evaluate_all(excess) <= 0
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 768, 1440])
 async def test_page_is_accessible_and_fits(open_api, monkeypatch, width, scheme):

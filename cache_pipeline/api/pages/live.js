@@ -157,7 +157,13 @@ function drawTotals(found) {
   const list = byId("totals");
   if (list.dataset.key === key) return;
   list.dataset.key = key;
-  list.replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  list.replaceChildren(
+    ...facts.map(([name, value]) => {
+      const figure = element("dd", {}, value);
+      figure.style.setProperty("--characters", value.length);
+      return element("div", {}, element("dt", {}, name), figure);
+    }),
+  );
 }
 
 function drawAttention(found) {
