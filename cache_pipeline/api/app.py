@@ -37,6 +37,7 @@ from cache_pipeline.api.monitoring.counters import ProcessCounters
 from cache_pipeline.api.monitoring.demand_recorder import DemandRecorder
 from cache_pipeline.api.monitoring.manifest_cache import open_manifest_cache
 from cache_pipeline.api.parsing import ParseCache
+from cache_pipeline.api.problem_pages import ProblemPages
 from cache_pipeline.api.problems import Problem, error_response, problem_for
 from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.api.rate_limit import RateLimiter
@@ -238,6 +239,7 @@ def _add_middleware(app: FastAPI, settings: Settings, served: Sequence[ServedApi
     app.add_middleware(CorrelationMiddleware)
     if served:
         app.add_middleware(VendorForm, served=served)
+    app.add_middleware(ProblemPages)
     app.add_middleware(RequestCounter)
     app.add_middleware(HeadRequests)
     if settings.api.cors_origins:

@@ -15,6 +15,8 @@ from cache_pipeline.api.query_service import QueryService
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.storage.ports.api_keys import Principal
 
+#: Set in the state of a request whose route accepts who is signed in.
+ACCEPTS_SIGN_IN = "accepts_sign_in"
 _COOKIE = "cache_pipeline_key"
 _USER_HEADER, _SCHEME_HEADER = "X-Forwarded-User", "X-Forwarded-Proto"
 _MAX_USER_LENGTH = 100

@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from cache_pipeline.api.auth import read_key
-from cache_pipeline.api.browser_session import find_signed_in
+from cache_pipeline.api.browser_session import ACCEPTS_SIGN_IN, find_signed_in
 from cache_pipeline.api.key_limits import check_request
 from cache_pipeline.api.problems import Problem
 from cache_pipeline.api.query_service import QueryService
@@ -93,6 +93,7 @@ Caller = Annotated[Principal, Depends(_caller)]
 
 async def find_viewer(query_service: QueryService, request: Request) -> Principal | None:
     """Return who looks at a page as of now: by key, by the cookie of a page, or by the name that a proxy vouches for; or None."""
+    setattr(request.state, ACCEPTS_SIGN_IN, True)
     viewer = await find_principal(query_service, request) or await find_signed_in(query_service, request)
     request.state.viewer = viewer
     return viewer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from cache_pipeline.api.problems import Problem
+from cache_pipeline.api.problems import MEDIA_TYPE, Problem
 
 #: The longest time that a request waits for an answer: less than the 60 seconds after which most proxies give up.
 MAX_WAIT_SECONDS = 50.0
@@ -40,11 +40,19 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _weight(ranges: list[tuple[str, float]], media_format: MediaFormat) -> float:
-    """Return the quality of the most specific range that matches a format."""
+def _parse_ranges(accept: str) -> list[tuple[str, float]]:
+    ranges: list[tuple[str, float]] = []
+    for part in accept.split(","):
+        media, *parameters = part.split(";")
+        ranges.append((media.strip().lower(), _quality(parameters)))
+    return ranges
+
+
+def _weight(ranges: list[tuple[str, float]], media_type: str) -> float:
+    """Return the quality of the most specific range that matches a media type."""
     quality_by_range = dict(ranges)
-    type_range = f"{media_format.partition('/')[0]}/*"
-    candidates = (str(media_format), type_range, "*/*")
+    type_range = f"{media_type.partition('/')[0]}/*"
+    candidates = (media_type, type_range, "*/*")
     return next((quality_by_range[name] for name in candidates if name in quality_by_range), 0.0)
 
 
@@ -57,10 +65,7 @@ def negotiate_format(accept: str | None) -> MediaFormat:
     """
     if not accept or not accept.strip():
         return MediaFormat.json
-    ranges: list[tuple[str, float]] = []
-    for part in accept.split(","):
-        media, *parameters = part.split(";")
-        ranges.append((media.strip().lower(), _quality(parameters)))
+    ranges = _parse_ranges(accept)
     best = max(MediaFormat, key=lambda each: _weight(ranges, each))
     if _weight(ranges, best) <= 0:
         raise Problem("not-acceptable", 406, f"no format matches Accept: expected one of {', '.join(MediaFormat)}")
@@ -72,6 +77,13 @@ def accepts_json(accept: str | None) -> bool:
     """Return whether an Accept header admits JSON of any kind, so that its caller can read a job."""
     ranges = [part.partition(";")[0].strip().lower() for part in (accept or "*/*").split(",")]
     return any(each in ("*/*", "application/*") or each.endswith(("/json", "+json")) for each in ranges)
+
+
+@_remember
+def prefers_html(accept: str | None) -> bool:
+    """Return whether an Accept header prefers a page to JSON, as a browser's does for an address that a person opens."""
+    ranges = _parse_ranges(accept or "")
+    return _weight(ranges, "text/html") > max(_weight(ranges, each) for each in (MediaFormat.json, MEDIA_TYPE))
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ class Problem(CachePipelineError):
         return document
 
     def response(self) -> JSONResponse:
-        """Return the response, which no cache may store."""
-        headers = {"Cache-Control": "no-store", **self.headers}
+        """Return the response, which no cache may store. Browsers get it as a page, see ``problem_pages``."""
+        headers = {"Cache-Control": "no-store", "Vary": "Accept", **self.headers}
         return _ProblemResponse(self.document(), self.status, headers)
 
 

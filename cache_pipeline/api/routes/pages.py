@@ -16,7 +16,8 @@ from cache_pipeline.api.browser_session import sign_in, sign_out
 from cache_pipeline.api.dependencies import QueryServiceDependency, unauthorized
 
 router = APIRouter(include_in_schema=False)
-_CONTENT_SECURITY_POLICY = (
+#: Of every page: only what this server has.
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'none'; base-uri 'none'"
 )
@@ -95,7 +96,7 @@ async def end_session(response: Response) -> None:
 
 
 def _page(name: str) -> Response:
-    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _CONTENT_SECURITY_POLICY}
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": CONTENT_SECURITY_POLICY}
     content = resources.files("cache_pipeline.api").joinpath("pages", name).read_bytes()
     return Response(content, media_type=_MEDIA_TYPES[name.rpartition(".")[2]], headers=headers)
 
