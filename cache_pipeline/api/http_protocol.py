@@ -39,6 +39,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _read_deadline: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
+    #: Bytes that waited for the caller to read them when the read deadline was set.
+    _unread_bytes = 0
     #: Bytes of a header, or of the lines after a body, that have arrived so far.
     _header_bytes = 0
     _refusal: str | None = None
@@ -188,6 +190,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _expect_reader(self) -> None:
         self._forget_read_deadline()
+        self._unread_bytes = self.transport.get_write_buffer_size()
         self._read_deadline = self.loop.call_later(self.read_timeout, self._end_if_unread)
 
     def _forget_read_deadline(self) -> None:
@@ -197,5 +200,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _end_if_unread(self) -> None:
         self._read_deadline = None
-        if self.transport.get_write_buffer_size():
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread >= self._unread_bytes:
             self.end()
+        elif unread:
+            # A large answer waits in one piece, and a slow network takes longer than this to carry all of it.
+            self._expect_reader()

@@ -18,6 +18,9 @@ from cache_pipeline_tests.api.test_served import served
 URL = f"/v1/reports/queue_hour?interval={DAY}"
 
 
+LARGE = 20_000_000
+
+
 class HastyProtocol(BoundedHttpProtocol):
     header_timeout = 0.3
 
@@ -43,6 +46,12 @@ async def large_app(scope, receive, send):
     for _ in range(400):
         await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def answer_in_one_piece(scope, receive, send):
+    """Answer as the API does with JSON: all that is not sent yet waits in the server."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+    await send({"type": "http.response.body", "body": b"x" * LARGE})
 
 
 @asynccontextmanager
@@ -225,6 +234,20 @@ async def test_answer_that_is_not_read_ends_the_connection():
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.sleep(1)
         assert len(await ended(reader)) < 400 * 100_000
+        writer.close()
+
+
+async def test_answer_that_is_read_slowly_arrives_whole():
+    async with serving(ImpatientProtocol, answer_in_one_piece) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        received = 0
+        # For several times as long as a caller may read nothing.
+        while received < LARGE:
+            part = await reader.readexactly(LARGE // 20)
+            received += len(part)
+            await asyncio.sleep(0.08)
         writer.close()
 
 
