@@ -17,8 +17,12 @@ from cache_pipeline_tests.api.jobs.rabbitmq import BROKERS
 from cache_pipeline_tests.chaos.faults import make_schedule
 from cache_pipeline_tests.chaos.outcome import CATEGORIES, Outcome
 from cache_pipeline_tests.chaos.run import ChaosRun
+from cache_pipeline_tests.programs import locate_program
+from cache_pipeline_tests.storage.postgres.pgbouncer import PGBOUNCER
 
 _MAX_PRINTED = 10
+#: Servers that come with the operating system, and the names of their programs.
+_PRODUCTS = {"RabbitMQ": BROKERS, "PgBouncer": (PGBOUNCER,)}
 
 
 def _print(outcome: Outcome, seed: int, seconds: float, console: Console) -> None:
@@ -67,8 +71,8 @@ def main() -> int:
         return 0
     console.print("Servers, stores and accounts of its own; settings in the environment and .env are not used")
     console.print(f"{len(faults)} faults in {options.seconds:.0f} s; repeat them with SEED={seed}", highlight=False)
-    if not any(map(shutil.which, BROKERS)):
-        console.print("RabbitMQ is not installed: .ci/run shows what to install")
+    if missing := [product for product, names in _PRODUCTS.items() if locate_program(*names) is None]:
+        console.print(f"{' and '.join(missing)} must be installed: .ci/run shows how")
         return 2
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

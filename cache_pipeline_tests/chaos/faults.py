@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 #: Processes that are killed with SIGKILL and started again.
-KILL_TARGETS = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "rabbitmq")
+KILL_TARGETS = ("worker-1", "worker-2", "api", "dagster", "redis", "postgres", "pooler", "rabbitmq")
 #: Servers whose connections go through a proxy.
 PROXY_TARGETS = ("vendor", "redis", "postgres", "rabbitmq")
 #: States in which Redis still answers: a demoted primary, a full memory, a full disk, and the loss of all data.
@@ -13,6 +13,8 @@ REDIS_STATES = ("read_only", "full", "unsaved", "emptied")
 FAILOVERS = (("failover", "postgres"), ("standby", "postgres"), ("failover", "redis"), ("switchover", "redis"))
 #: Connections that send the API half a request each, more than it keeps open.
 HALF_REQUESTS = 900
+#: Callers that ask the API for large answers and event streams and hardly read them: fewer than it keeps open.
+SLOW_READERS = 200
 #: Faults of the simulated vendor, each with the most requests or jobs it affects.
 VENDOR_FAULTS = {
     "throttle": 4,
@@ -41,11 +43,11 @@ class Fault:
     Attributes:
         at: Seconds since the beginning of the run.
         kind: One of kill, cut, stall, slow, disk, read_only, full, unsaved, emptied (of Redis), failover, standby, switchover,
-            half_requests, fault (of the vendor), truncation, restatement.
+            half_requests, slow_readers, fault (of the vendor), truncation, restatement.
         target: Process, proxied server or vendor fault.
         seconds: Duration; for a killed process, the time until it is started again.
-        amount: Seconds of delay each way (slow), number of requests or jobs (fault), connections (half_requests), rows left
-            (truncation), or age in days (restatement).
+        amount: Seconds of delay each way (slow), number of requests or jobs (fault), connections (half_requests,
+            slow_readers), rows left (truncation), or age in days (restatement).
     """
 
     at: float
@@ -93,6 +95,7 @@ def _shuffled_deck(rng: random.Random) -> list[tuple[str, str, float, float]]:
     cards += [(state, "redis", rng.uniform(0.5, 4.0), 0.0) for state in REDIS_STATES]
     cards += [(kind, target, rng.uniform(0.1, 2.5), 0.0) for kind, target in FAILOVERS]
     cards += [("half_requests", "api", rng.uniform(2.0, 5.0), float(HALF_REQUESTS))]
+    cards += [("slow_readers", "api", rng.uniform(3.0, 6.0), float(SLOW_READERS))]
     cards += [("disk", "edge", rng.uniform(2.0, 5.0), 0.0)]
     # Workers hold the leases, so they are killed twice as often.
     cards += [("kill", target, rng.uniform(0.1, 2.5), 0.0) for target in ("worker-1", "worker-2")]

@@ -9,7 +9,7 @@ from datetime import datetime
 from cache_pipeline.query.interval import IntervalSet
 from cache_pipeline_tests.chaos.truth import EMPTY, Bucket, Figures, by_bucket
 
-CATEGORIES = ("lost", "partial", "duplicated", "over quota")
+CATEGORIES = ("lost", "partial", "duplicated", "over quota", "unanswered", "leaked")
 
 
 @dataclass

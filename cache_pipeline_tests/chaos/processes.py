@@ -57,6 +57,13 @@ class SupervisedProcess:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._supervise, daemon=True)
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that runs now, or None."""
+        with self._lock:
+            is_running = self._process is not None and self._process.poll() is None
+            return self._process.pid if self._process is not None and is_running else None
+
     def start(self) -> None:
         """Start the process and its supervision."""
         self._restart_allowed.set()

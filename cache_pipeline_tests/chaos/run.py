@@ -42,7 +42,8 @@ class ChaosRun:
 
     async def execute(self) -> Outcome:
         """Execute the run and return its outcome."""
-        outcome, system = Outcome(), System(self.folder)
+        outcome = Outcome()
+        system = System(self.folder, outcome)
         try:
             self.report_progress("starting the deployment", 0)
             await system.start()

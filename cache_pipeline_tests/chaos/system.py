@@ -20,11 +20,14 @@ from cache_pipeline.query.interval import Interval
 from cache_pipeline_tests.api.jobs.rabbitmq import RabbitMQ
 from cache_pipeline_tests.chaos.disk import EdgeDisk
 from cache_pipeline_tests.chaos.faults import Fault
+from cache_pipeline_tests.chaos.outcome import Outcome
 from cache_pipeline_tests.chaos.processes import SupervisedProcess, cli_command
 from cache_pipeline_tests.chaos.proxy import TcpProxy
 from cache_pipeline_tests.chaos.scenario import CLIENTS, LIMIT, REPORTS, SIMULATOR, WINDOW_SECONDS
 from cache_pipeline_tests.chaos.server_pairs import PostgresPair, RedisPair
+from cache_pipeline_tests.chaos.slow_readers import SlowReaders
 from cache_pipeline_tests.chaos.truth import VendorTruth
+from cache_pipeline_tests.storage.postgres.pgbouncer import PgBouncer
 from cache_pipeline_tests.storage.redis.valkey_servers import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,8 +44,20 @@ def dump_stacks(_number, frame):
 
 signal.signal(signal.SIGUSR1, dump_stacks)
 """
-_DAGSTER_URL = "DAGSTER_POSTGRES_URL"
+_POSTGRES_URL, _DAGSTER_URL = "CACHE_PIPELINE_POSTGRES_URL", "DAGSTER_POSTGRES_URL"
 _WORKERS = ("worker-1", "worker-2")
+#: Processes that reach PostgreSQL through the pooler. The others name both of its servers.
+_POOLED = ("api", "worker-1")
+_POOLER_SETTINGS = {
+    # More than the 21 connections of an api process and the 14 of a worker, so that none waits for another's transaction.
+    "default_pool_size": 40,
+    # By default, clients are refused for 15 s after one failed connection to the server.
+    "server_login_retry": 1,
+    # As long as the other processes wait for a server that does not answer (15 s by default).
+    "server_connect_timeout": 5,
+    # A statement that finds no server fails, rather than after two minutes when its caller has left.
+    "query_wait_timeout": 10,
+}
 
 
 class System:
@@ -50,7 +65,7 @@ class System:
 
     Attributes:
         folder: Folder of the project and the logs.
-        environment: Environment variables of every child process.
+        environment: Environment variables of Dagster, and of every other process that reaches PostgreSQL without the pooler.
         postgres: PostgreSQL with a standby.
         redis: Redis with a replica.
         disk: Disk of the edge folder.
@@ -62,13 +77,16 @@ class System:
         refetched: Names and intervals of reports that were refetched although history covered them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, outcome: Outcome) -> None:
         self.folder = folder
+        self._outcome = outcome
+        # First what may be missing on this machine, before any server runs.
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq")
+        self.pooler = PgBouncer(folder / "pooler", _POOLER_SETTINGS)
         self._servers = ExitStack()
         self.postgres = PostgresPair(self._servers)
         self.redis = RedisPair(folder / "redis")
         self.disk = EdgeDisk(folder / "edge")
-        self.rabbitmq = RabbitMQ(folder / "rabbitmq")
         self.dagster: subprocess.Popen[bytes] | None = None
         self._api_port, self._vendor_port = free_port(), free_port()
         self.api_url = f"http://127.0.0.1:{self._api_port}"
@@ -102,18 +120,25 @@ class System:
         (self.folder / "edge" / "v1" / "default").mkdir(parents=True)
         for proxy in self._all_proxies():
             await proxy.start()
-        await asyncio.gather(asyncio.to_thread(self.redis.start), asyncio.to_thread(self.rabbitmq.start))
+        await asyncio.gather(
+            *(asyncio.to_thread(start) for start in (self.redis.start, self.rabbitmq.start, self._start_pooler))
+        )
         self.environment = self._environment()
+        pooled = {**self.environment, _POSTGRES_URL: self.pooler.url(self.postgres.address_url)}
         simulator = cli_command("simulator", "--port", str(self._vendor_port), "--settings", "vendor.yaml")
         commands = {"simulator": simulator, "api": cli_command("api", "--port", str(self._api_port))}
         commands |= {name: cli_command("worker") for name in _WORKERS}
         for name, command in commands.items():
-            self._processes[name] = SupervisedProcess(name, command, self.environment, self.folder)
+            environment = pooled if name in _POOLED else self.environment
+            self._processes[name] = SupervisedProcess(name, command, environment, self.folder)
             self._processes[name].start()
         # Dagster cannot finish creating its tables if it is killed while it does so for the first time.
         await asyncio.to_thread(self._create_dagster_tables)
         await self.wait_until_ready()
         await asyncio.to_thread(self.truth.load)
+
+    def _start_pooler(self) -> None:
+        self.pooler.start(self.postgres.address_url)
 
     def _create_dagster_tables(self) -> None:
         command = [sys.executable, "-m", "dagster", "instance", "migrate"]
@@ -139,8 +164,8 @@ class System:
         await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._processes.values()))
         for proxy in self._all_proxies():
             await proxy.close()
-        await asyncio.to_thread(self.rabbitmq.stop)
-        await asyncio.to_thread(self.redis.stop)
+        for stop in (self.rabbitmq.stop, self.redis.stop, self.pooler.stop):
+            await asyncio.to_thread(stop)
         self.postgres.keep_logs(self.folder)
         await asyncio.to_thread(self._servers.close)
         self.disk.remove()
@@ -164,6 +189,7 @@ class System:
             "standby": lambda fault: self.postgres.restart_standby(fault.seconds),
             "switchover": lambda _fault: self.redis.switch_over(),
             "half_requests": self._send_half_requests,
+            "slow_readers": self._read_slowly,
             "fault": self._inject_vendor_fault,
             "truncation": self._truncate,
             "restatement": self._restate,
@@ -180,12 +206,16 @@ class System:
             await asyncio.sleep(fault.seconds)
             process.allow_restart()
             return
-        if fault.target == "rabbitmq":
-            await asyncio.to_thread(self.rabbitmq.kill)
-            await asyncio.sleep(fault.seconds)
-            await asyncio.to_thread(self.rabbitmq.start)
+        if fault.target in ("redis", "postgres"):
+            await {"redis": self.redis, "postgres": self.postgres}[fault.target].restart(fault.seconds)
             return
-        await {"redis": self.redis, "postgres": self.postgres}[fault.target].restart(fault.seconds)
+        kill, start = {
+            "rabbitmq": (self.rabbitmq.kill, self.rabbitmq.start),
+            "pooler": (self.pooler.kill, self._start_pooler),
+        }[fault.target]
+        await asyncio.to_thread(kill)
+        await asyncio.sleep(fault.seconds)
+        await asyncio.to_thread(start)
 
     async def _fail_over(self, fault: Fault) -> None:
         await {"redis": self.redis.promote, "postgres": self.postgres.fail_over}[fault.target](fault.seconds)
@@ -219,6 +249,10 @@ class System:
         finally:
             for writer in writers:
                 writer.transport.abort()
+
+    async def _read_slowly(self, fault: Fault) -> None:
+        readers = SlowReaders(self._processes["api"], self._api_port, self.postgres_url, self._outcome)
+        await readers.run(int(fault.amount), fault.seconds)
 
     async def _inject_vendor_fault(self, fault: Fault) -> None:
         await self._set_faults({fault.target: int(fault.amount)})
@@ -255,7 +289,7 @@ class System:
         (self.folder / "vendor.yaml").write_text(yaml.safe_dump(SIMULATOR))
         shutil.copy(REPOSITORY / "workspace.yaml", self.folder)
         # Dagster's storage takes one host: see docs/scaling.md.
-        dagster = (REPOSITORY / "dagster.yaml").read_text().replace("CACHE_PIPELINE_POSTGRES_URL", _DAGSTER_URL)
+        dagster = (REPOSITORY / "dagster.yaml").read_text().replace(_POSTGRES_URL, _DAGSTER_URL)
         (self.folder / "dagster.yaml").write_text(dagster)
 
     def _environment(self) -> dict[str, str]:
@@ -276,7 +310,7 @@ class System:
             **inherited,
             "PYTHONPATH": f"{self.folder}:{REPOSITORY}",
             "DAGSTER_HOME": str(self.folder),
-            "CACHE_PIPELINE_POSTGRES_URL": self.postgres.proxied_url,
+            _POSTGRES_URL: self.postgres.proxied_url,
             _DAGSTER_URL: self.postgres.address_url,
             "CACHE_PIPELINE_REDIS_URL": self.redis.url,
             "CACHE_PIPELINE_JOBS__QUEUE_URL": f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}",

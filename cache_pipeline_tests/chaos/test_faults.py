@@ -14,7 +14,7 @@ from cache_pipeline_tests.chaos.faults import (
 
 SEEDS = st.integers(0, 10_000)
 #: Number of faults until each has come once: killed workers come twice.
-_DECK_SIZE = len(KILL_TARGETS) + 3 * len(PROXY_TARGETS) + len(VENDOR_FAULTS) + len((*REDIS_STATES, *FAILOVERS)) + 4 + 2
+_DECK_SIZE = len(KILL_TARGETS) + 3 * len(PROXY_TARGETS) + len(VENDOR_FAULTS) + len((*REDIS_STATES, *FAILOVERS)) + 5 + 2
 
 
 @given(SEEDS)
@@ -36,7 +36,7 @@ def test_every_fault_comes_before_any_third_repeat(seed):
     assert {target for kind, target in seen if kind == "fault"} == set(VENDOR_FAULTS)
     assert all((kind, target) in seen for kind in ("cut", "stall", "slow") for target in PROXY_TARGETS)
     assert {(state, "redis") for state in REDIS_STATES} <= seen
-    assert {*FAILOVERS, ("half_requests", "api")} <= seen
+    assert {*FAILOVERS, ("half_requests", "api"), ("slow_readers", "api")} <= seen
     assert {("truncation", "answers"), ("disk", "edge"), ("restatement", "final figures")} <= seen
 
 

@@ -9,7 +9,7 @@ from cache_pipeline_tests.chaos.run import ChaosRun
 
 pytestmark = pytest.mark.serial
 
-_SEED, _SECONDS = 15, 12.0
+_SEED, _SECONDS = 169, 12.0
 
 
 @pytest.mark.timeout(600)
