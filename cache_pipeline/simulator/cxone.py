@@ -4,7 +4,8 @@ The vendor documents: the login by access key, discovery, the paths, a job id th
 with a byte order mark, results kept for a day behind a URL that is valid for 30 s and takes no token, one call every 30 s for a
 tenant, no percentage, no watermark, no cursor, no cancel. The simulator's own choices:
 - the response to a call that comes too early (`cxone_busy_status`; a third party reports 403), and that it is an ErrorBody;
-- the columns Direction, Skill ID, Talk Time and Handle Time; the others are documented or were seen; dates are UTC;
+- the columns Direction, Skill ID, Talk Time and Handle Time; the others are documented or were seen;
+- dates are UTC, and select lines by their own start;
 - a transferred call has two lines, of the same agent, because the simulated calls have only one;
 - whether `endDate` is included (`cxone_end_date_included`).
 The URL has another host, `localhost`, so that a client can see that it must not send its token there.
@@ -94,7 +95,7 @@ def _write_day(
     # A segment is exported once it has ended.
     # The recording of a thread is that of its first exchange.
     ended_ms = calls.ended_ms - calls.thread_ms
-    selected = (calls.start_ms >= first) & (calls.start_ms < last) & calls.visible(ended_ms, visibility)
+    selected = (ended_ms >= first) & (calls.start_ms < last) & calls.visible(ended_ms, visibility)
     for row in np.flatnonzero(selected).tolist():
         talk_ms, is_abandoned = int(calls.talk_ms[row] - calls.thread_ms[row]), bool(calls.abandoned[row])
         handle_ms = talk_ms + int(calls.held_ms[row]) + int(calls.acw_ms[row])
@@ -104,6 +105,8 @@ def _write_day(
         middle = (start + end) // 2
         parts = [(start, middle, 0, 0), (middle, end, talk_ms, handle_ms)] if calls.transferred[row] else None
         for number, (begin, finish, talk, handle) in enumerate(parts or [(start, end, talk_ms, handle_ms)], start=1):
+            if not first <= begin < last:
+                continue
             writer.writerow(
                 [
                     identity,

@@ -167,6 +167,19 @@ async def test_end_date_never_loses_or_duplicates_rows(shared_redis: redis.async
     assert afternoon_rows.num_rows == sum(start >= afternoon.start for start in starts) > 100
 
 
+@pytest.mark.parametrize("included", [True, False])
+async def test_days_have_each_contact_once(shared_redis: redis.asyncio.Redis, included: bool) -> None:
+    # Midnight UTC is at noon, so that some transferred contacts cross it.
+    noon = {"organisation_zone": "Pacific/Auckland", "cxone_end_date_included": included}
+    days = [DAY, Interval(DAY.end, DAY.end + timedelta(days=1))]
+    busy = SETTINGS.model_copy(update=noon | {"conversations_per_working_day": 3000})
+    async with extraction(shared_redis, busy) as vendor:
+        each = [(await fetch_rows(vendor.cxone, extract(), day)).to_pylist() for day in days]
+        both = (await fetch_rows(vendor.cxone, extract(), Interval(DAY.start, DAY.end + timedelta(days=1)))).to_pylist()
+    assert sorted([*each[0], *each[1]], key=str) == sorted(both, key=str)
+    assert any(row["conversation_end"] > DAY.end for row in each[0])
+
+
 async def test_watermark_is_half_an_hour_behind(shared_redis: redis.asyncio.Redis) -> None:
     async with extraction(shared_redis) as vendor:
         job = await vendor.cxone.submit(extract(), DAY, Lane.backfill)
