@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, ClassVar
 
+from cache_pipeline.aio import run_in_thread
 from cache_pipeline.errors import (
     SchemaMismatch,
     SettingsError,
@@ -173,7 +174,9 @@ class CxoneAdapter:
         with tempfile.SpooledTemporaryFile(max_size=_MAX_BYTES_IN_MEMORY) as file:
             await self._download(job, file)
             file.seek(0)
-            for rows in read_extract(file, report, interval, self._columns):
+            tables = read_extract(file, report, interval, self._columns)
+            # Seconds for a large file, in which the leases of this process must be renewed.
+            while (rows := await run_in_thread(lambda: next(tables, None))) is not None:
                 yield ResultPage(rows, complete_until)
 
     async def cancel(self, job: VendorJob) -> None:

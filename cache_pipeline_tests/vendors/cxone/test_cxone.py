@@ -1,14 +1,16 @@
 """Tests of the CXone adapter: exports by date, one CSV behind a signed URL, one call in thirty seconds."""
 
 import json
+import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 import redis.asyncio
 
@@ -22,6 +24,7 @@ from cache_pipeline.upstream.config import OAuthClient, UpstreamConfig
 from cache_pipeline.upstream.quota import QuotaPolicy
 from cache_pipeline.vendors.base import ResultPage, VendorJob
 from cache_pipeline.vendors.cxone.adapter import CxoneAdapter, access_key_login
+from cache_pipeline.vendors.cxone.extract import read_extract
 from cache_pipeline.vendors.genesys.adapter import GenesysAdapter
 from cache_pipeline_tests.simulator.vendor import SettableClock
 from cache_pipeline_tests.vendors.workbench import (
@@ -165,6 +168,24 @@ async def test_end_date_never_loses_or_duplicates_rows(shared_redis: redis.async
     starts = day_rows["conversation_start"].to_pylist()
     assert all(DAY.start <= start < DAY.end for start in starts)
     assert afternoon_rows.num_rows == sum(start >= afternoon.start for start in starts) > 100
+
+
+@pytest.mark.parametrize("changes", [{}, {"rows": None, "group_by": ["queueId"]}])
+async def test_loop_is_free_while_an_extract_is_read(
+    shared_redis: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    reads = set[int]()
+
+    def read(*arguments: Any) -> Iterator[pa.Table]:
+        for page in read_extract(*arguments):
+            reads.add(threading.get_ident())
+            yield page
+
+    monkeypatch.setattr("cache_pipeline.vendors.cxone.adapter.read_extract", read)
+    async with extraction(shared_redis) as vendor:
+        assert (await fetch_rows(vendor.cxone, extract(metrics=["nOffered"], **changes))).num_rows
+    assert reads
+    assert threading.get_ident() not in reads
 
 
 @pytest.mark.parametrize("included", [True, False])
