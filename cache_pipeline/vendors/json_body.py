@@ -136,6 +136,20 @@ def read_optional_text(source: Mapping[str, object], name: str) -> str | None:
     return value
 
 
+def read_texts(source: Mapping[str, object], name: str) -> list[str]:
+    """Return the list of texts under ``name``, or an empty one if it is absent or null.
+
+    Raises:
+        SchemaMismatch: The value is not a list of texts.
+    """
+    values = source.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):  # pyright: ignore[reportUnknownVariableType]
+        raise SchemaMismatch(f"{name} is not a list of texts")
+    return values  # pyright: ignore[reportUnknownVariableType]
+
+
 def read_instant(source: Mapping[str, object], name: str) -> datetime:
     """Return the instant under ``name``, in UTC.
 
@@ -227,17 +241,3 @@ def _decode_items(text: str, position: int, consume: Callable[[object], None]) -
         consume(value)
         position = _skip_separator(text, position, "]")
     return position + 1
-
-
-def read_texts(source: Mapping[str, object], name: str) -> list[str]:
-    """Return the list of texts under ``name``, or an empty one if it is absent or null.
-
-    Raises:
-        SchemaMismatch: The value is not a list of texts.
-    """
-    values = source.get(name)
-    if values is None:
-        return []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):  # pyright: ignore[reportUnknownVariableType]
-        raise SchemaMismatch(f"{name} is not a list of texts")
-    return values  # pyright: ignore[reportUnknownVariableType]
