@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cache_pipeline.query.lane import Lane
 from cache_pipeline.telemetry.spans import annotate, span
+from cache_pipeline.upstream.dialect import shown_path
 from cache_pipeline.upstream.error_bodies import vendor_request_id
 from cache_pipeline.upstream.http import httpx
 
@@ -25,15 +26,15 @@ class UpstreamCall:
 
 @contextmanager
 def log_call(account: str, oauth_client: str, lane: Lane, request: httpx.Request) -> Generator[UpstreamCall]:
-    """Log one request when the block ends, with or without an error. The query string is left out: it may hold secrets."""
-    started, call = time.monotonic(), UpstreamCall()
+    """Log one request when the block ends, with or without an error. Secrets in its address are left out."""
+    started, call, path = time.monotonic(), UpstreamCall(), shown_path(request)
     with span(
         "upstream call",
         account=account,
         oauth_client=oauth_client,
         lane=lane,
         method=request.method,
-        path=request.url.path,
+        path=path,
     ) as current:
         try:
             yield call
@@ -44,7 +45,7 @@ def log_call(account: str, oauth_client: str, lane: Lane, request: httpx.Request
             logger.info(
                 "%s %s: %s",
                 request.method,
-                request.url.path,
+                path,
                 status or "no answer",
                 extra={
                     "account": account,

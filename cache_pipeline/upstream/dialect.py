@@ -11,6 +11,8 @@ from cache_pipeline.upstream.http import httpx
 
 #: Key of a response's extensions that holds the dialect of its vendor. The transport sets it.
 DIALECT = "dialect"
+#: Key of a request's extensions that holds its path as it may be shown. The transport sets it.
+SHOWN_PATH = "shown_path"
 #: A part of a path that holds a digit is an id, or a version, and not the name of an endpoint.
 _ID = re.compile(r"[^/]*[0-9][^/]*")
 
@@ -80,6 +82,7 @@ class Dialect:
         is_job: Returns whether a path is that of a single job, whose answers say whether it has ended.
         started_job: Returns the id of the job that the answer to a method and path says was started.
         ended_job: Returns the id of the job that the answer says has ended, or no longer exists.
+        shown_path: Returns a path as logs and errors may show it: without ids that give access by themselves.
     """
 
     request_id_fields: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ class Dialect:
     is_job: Callable[[str], bool] = is_no_job
     started_job: Callable[[str, str, httpx.Response], str | None] = find_no_job
     ended_job: Callable[[str, str, httpx.Response], str | None] = find_no_job
+    shown_path: Callable[[str], str] = str
 
 
 COMMON_DIALECT = Dialect()
@@ -98,3 +102,9 @@ def dialect_of(response: httpx.Response) -> Dialect:
     """Return the dialect of the vendor that answered."""
     dialect: object = response.extensions.get(DIALECT)
     return dialect if isinstance(dialect, Dialect) else COMMON_DIALECT
+
+
+def shown_path(request: httpx.Request) -> str:
+    """Return the path of a request as logs and errors may show it; the query string is left out, because it may hold secrets."""
+    path: object = request.extensions.get(SHOWN_PATH)
+    return path if isinstance(path, str) else request.url.path

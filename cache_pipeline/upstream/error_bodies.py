@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from cache_pipeline.errors import UpstreamRefused
-from cache_pipeline.upstream.dialect import NamedLimit, dialect_of
+from cache_pipeline.upstream.dialect import NamedLimit, dialect_of, shown_path
 from cache_pipeline.upstream.http import httpx
 
 #: How names of headers end that hold the id of a request; vendors put a word of their own before it.
@@ -63,7 +63,7 @@ def raise_for_refusal(response: httpx.Response) -> None:
     raise UpstreamRefused(
         status=response.status_code,
         method=response.request.method,
-        path=response.request.url.path,
+        path=shown_path(response.request),
         code=code,
         message=message or response.reason_phrase,
         correlation_id=correlation_id,

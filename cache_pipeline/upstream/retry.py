@@ -8,6 +8,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from cache_pipeline.errors import CachePipelineError, UpstreamFaulted, UpstreamUnreachable
 from cache_pipeline.upstream.config import RetryPolicy
+from cache_pipeline.upstream.dialect import shown_path
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.quota.model import MAX_PAUSE_SECONDS
@@ -66,7 +67,7 @@ class RetriesExhausted(CachePipelineError):
         return UpstreamFaulted(
             status=self.error.status,
             method=request.method,
-            path=request.url.path,
+            path=shown_path(request),
             attempts=self.attempts,
             message=mask(self.error.vendor_message or ""),
             correlation_id=self.error.correlation_id,

@@ -19,7 +19,7 @@ from cache_pipeline.query.lane import Lane, Priority
 from cache_pipeline.request_lane import RaisableLane, RequestLane, current_priority
 from cache_pipeline.upstream.call_log import log_call
 from cache_pipeline.upstream.config import RetryPolicy
-from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, Dialect, NamedLimit
+from cache_pipeline.upstream.dialect import COMMON_DIALECT, DIALECT, SHOWN_PATH, Dialect, NamedLimit, shown_path
 from cache_pipeline.upstream.error_bodies import read_named_limit
 from cache_pipeline.upstream.http import httpx
 from cache_pipeline.upstream.oauth import TokenSource
@@ -164,6 +164,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         pinned_client = request.extensions.get("oauth_client")
         if pinned_client is not None and pinned_client not in self._tokens:
             raise ClientUnknown(client_id=str(pinned_client), account=self._account, known=sorted(self._tokens))
+        request.extensions = {**request.extensions, SHOWN_PATH: self._dialect.shown_path(request.url.path)}
         lane = request.extensions.get("lane", Lane.interactive)
         return _PendingRequest(
             request=request,
@@ -397,7 +398,7 @@ def _final_error(exhausted: RetriesExhausted, pending: _PendingRequest) -> Upstr
         is_ambiguous = not isinstance(error, NEVER_SENT)
     if is_ambiguous and not pending.is_idempotent:
         request = pending.request
-        return AmbiguousSubmit(method=request.method, path=request.url.path, reason=exhausted.reason)
+        return AmbiguousSubmit(method=request.method, path=shown_path(request), reason=exhausted.reason)
     return exhausted.public_error(pending.request)
 
 
@@ -405,6 +406,6 @@ def _rate_limit_error(pending: _PendingRequest, waited_seconds: float) -> Upstre
     return UpstreamRefused(
         status=429,
         method=pending.request.method,
-        path=pending.request.url.path,
+        path=shown_path(pending.request),
         message=f"the vendor's rate limit still holds after {waited_seconds:g} s of waiting; send fewer requests, or more slowly",
     )

@@ -10,6 +10,7 @@ from typing import cast
 
 from cache_pipeline.errors import InvalidInterval, SchemaMismatch, UpstreamFaulted, UpstreamRefused
 from cache_pipeline.query.interval import Interval, parse_instant
+from cache_pipeline.upstream.dialect import shown_path
 from cache_pipeline.upstream.error_bodies import parse_error_body
 from cache_pipeline.upstream.http import httpx
 
@@ -42,7 +43,7 @@ def read_object(response: httpx.Response) -> Mapping[str, object]:
         SchemaMismatch: The body is not an object; MalformedBody if it is not JSON.
         UpstreamRefused, UpstreamFaulted: The body is a vendor's error although the status is a 2xx.
     """
-    body = _mapping(read_json(response), response.request.url.path)
+    body = _mapping(read_json(response), shown_path(response.request))
     _raise_for_error_body(response, body)
     return body
 
@@ -186,7 +187,7 @@ def to_whole_number(value: object, name: str) -> int:
 
 
 def _malformed(response: httpx.Response, error: Exception) -> MalformedBody:
-    return MalformedBody(f"{response.request.url.path} answered with a body that is not JSON: {error}")
+    return MalformedBody(f"{shown_path(response.request)} answered with a body that is not JSON: {error}")
 
 
 def _raise_for_error_body(response: httpx.Response, body: Mapping[str, object]) -> None:
@@ -194,7 +195,7 @@ def _raise_for_error_body(response: httpx.Response, body: Mapping[str, object]) 
     status = body.get("status")
     if not isinstance(status, int) or not 400 <= status <= 599:
         return
-    method, path = response.request.method, response.request.url.path
+    method, path = response.request.method, shown_path(response.request)
     code, message, correlation_id = parse_error_body(response)
     if status >= 500:
         raise UpstreamFaulted(

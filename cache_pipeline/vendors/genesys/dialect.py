@@ -26,6 +26,8 @@ _WINDOW_SECONDS = {"second": 1.0, "minute": None, "hour": 3600.0, "day": 86_400.
 _ORGANISATION_PREFIXES = ("org.", "organization.", "organisation.")
 _JOBS = re.compile(r"/api/v2/analytics/[a-z]+/(details|aggregates)/jobs")
 _JOB = re.compile(r"/api/v2/analytics/[a-z]+/(?:details|aggregates)/jobs/(?!availability$)[^/]+")
+#: A notification channel's socket is opened by its id alone.
+_CHANNEL = re.compile(r"(?<=/api/v2/notifications/channels/)[^/]+")
 _ENDED_STATES = frozenset({"FULFILLED", "FAILED", "CANCELLED", "EXPIRED"})
 #: The endpoint to which detail jobs of all families are submitted.
 _DETAIL_JOBS = "details jobs"
@@ -90,4 +92,5 @@ DIALECT = Dialect(
     is_job=_is_job,
     started_job=_started_job,
     ended_job=_ended_job,
+    shown_path=lambda path: _CHANNEL.sub("*", path),
 )

@@ -1,12 +1,14 @@
 """Tests of the vendor's own news of changes: what is read, and every way in which the connection is lost."""
 
 import asyncio
+import logging
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cache_pipeline.errors import PushLost, SchemaMismatch
+from cache_pipeline.errors import PushLost, SchemaMismatch, UpstreamRefused
 from cache_pipeline.simulator import SimulatorSettings
 from cache_pipeline.vendors.genesys.notifications import (
     PushTimes,
@@ -102,6 +104,24 @@ async def test_lost_connection_ends_with_its_reason_and_is_opened_again(shared_r
                 break
         # An expired channel is replaced; any other is used again.
         assert await _channels(vendor) == (2 if "expire_channels" in fault else 1)
+
+
+async def test_channel_is_named_in_no_log_or_error(shared_redis, caplog):
+    """Who knows its id can open its socket, without a token."""
+    caplog.set_level(logging.INFO, logger="cache_pipeline")
+    async with opened(shared_redis) as (_, push, request):
+        async with aclosing(push.follow(request)) as changes:
+            await anext(changes)
+        (channel,) = push._channels
+        push._channels = [replace(channel, id=f"{channel.id}-gone")]
+        with pytest.raises(
+            UpstreamRefused, match=r"PUT /api/v2/notifications/channels/\*/subscriptions was refused"
+        ) as lost:
+            async with aclosing(push.follow(request)) as changes:
+                await anext(changes)
+    text = caplog.text + repr([vars(record) for record in caplog.records if record.name.startswith("cache_pipeline")])
+    assert "/notifications/channels" in text
+    assert channel.id not in text + str(lost.value)
 
 
 async def test_refused_socket_is_lost(shared_redis):
