@@ -15,8 +15,8 @@ from cache_pipeline.upstream.uncounted import Send, send_uncounted
 
 LoginRequest = Callable[[str, OAuthClient], httpx.Request]
 
-#: RFC 6749, A.12, without the space, which ends a token in a header.
-_TOKEN = re.compile(r"[\x21-\x7e]+")
+#: RFC 6749, A.12, without spaces at its ends, which a header cannot hold.
+_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 # Assumed if the login gives no lifetime: the shortest one that a vendor is known to give.
 _DEFAULT_LIFETIME_SECONDS = 300.0
 
