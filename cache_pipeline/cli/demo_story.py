@@ -86,9 +86,10 @@ def describe_savings(spent: Mapping[str, RequestsSpent], reports: Mapping[str, R
         when = ", all of them in earlier runs: this one found all in the store"
     polling = sum(each.per_query for each in spent.values()) * (_DAY / _POLL_EVERY)
     fresh = sum(spent[name].per_query * (_DAY / report_freshness(each)) for name, each in reports.items())
+    asked = "1 report" if len(reports) == 1 else f"{len(reports)} reports"
     return (
         f"What it saves: these figures took {total:,} requests{when}. A dashboard that asks the vendor itself for "
-        f"{len(reports)} reports every five minutes sends about {polling:,.0f} requests a day, and {_DASHBOARDS} dashboards "
+        f"{asked} every five minutes sends about {polling:,.0f} requests a day, and {_DASHBOARDS} dashboards "
         f"{_DASHBOARDS * polling:,.0f}; through cache_pipeline about {fresh:,.0f} keep all of them as fresh as declared"
     )
 
