@@ -219,7 +219,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         """Return whether a token that was answered 401 is renewed; not if it is already the renewed one of this request."""
         source = self._tokens[grant.client_id]
         if grant.client_id in renewed:
-            source.record_useless_renewal()
+            source.record_useless_renewal(token)
             return False
         return await source.invalidate(token)
 

@@ -49,6 +49,21 @@ async def test_token_is_renewed_at_80_percent_of_its_lifetime(wire: httpx.AsyncH
         assert vendor.logins == ["alpha", "alpha"]
 
 
+async def test_new_token_refused_to_several_requests_counts_once(wire: httpx.AsyncHTTPTransport, clock: Clock):
+    async with running(Vendor(ok)) as vendor:
+        tokens = create_source(vendor, wire, clock)
+        first = await tokens.get_token()
+        for _ in range(3):
+            tokens.record_useless_renewal(first)
+        assert await tokens.invalidate(first)
+        second = await tokens.get_token()
+        tokens.record_useless_renewal(second)
+        assert not await tokens.invalidate(second)
+        assert await tokens.get_token() == second
+        clock.now += 61
+        assert await tokens.invalidate(second)
+
+
 async def test_token_without_lifetime_lasts_five_minutes(wire: httpx.AsyncHTTPTransport, clock: Clock):
     async with running(Vendor(ok, expires_in=None)) as vendor:
         tokens = create_source(vendor, wire, clock)

@@ -269,11 +269,21 @@ async def test_client_whose_new_tokens_are_refused_logs_in_once_a_minute(shared_
     ):
         for _ in range(5):
             assert (await client.get("/a")).status_code == 401
-        assert (len(vendor.logins), len(vendor.calls)) == (2, 2 + 4)
-        clock.now += 61
-        for _ in range(2):
-            assert (await client.get("/a")).status_code == 401
-        assert len(vendor.logins) == 3
+        assert (len(vendor.logins), len(vendor.calls)) == (3, 2 + 2 + 3)
+        for minute in (1, 2):
+            clock.now += 61
+            for _ in range(2):
+                assert (await client.get("/a")).status_code == 401
+            assert len(vendor.logins) == 3 + minute
+
+
+async def test_token_revoked_twice_is_renewed_by_next_request(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failure(401), failure(401), failure(401), JSONResponse({})))) as vendor,
+        connected(config(vendor), shared_redis) as (client, _),
+    ):
+        statuses = [(await client.get("/a")).status_code for _ in range(3)]
+        assert (statuses, len(vendor.logins)) == ([401, 200, 200], 3)
 
 
 async def test_query_longer_than_its_token_gets_no_401(shared_redis: Redis):

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # After a failed renewal the old token stays in use. The login is tried again after this time, or later if it says so.
 _RENEWAL_RETRY_SECONDS = 5.0
-# A client whose new token was answered 401 does not log in for that reason again within this time.
+# A client of which two new tokens were answered 401 within this time does not log in for that reason again for as long.
 _USELESS_RENEWAL_SECONDS = 60.0
 # While another process logs in: how often a process without a valid token checks, and one with a valid token.
 _CHECK_SECONDS = 0.05
@@ -75,6 +75,8 @@ class TokenSource:
         self._token: _Token | None = None
         self._no_renewal_before = 0.0
         self._no_invalidation_before = 0.0
+        self._suspect_until = 0.0
+        self._useless_token = ""
         self._invalid_id = ""
         self._refusal: tuple[LoginRefused, float] | None = None
 
@@ -113,7 +115,7 @@ class TokenSource:
         """Delete `token` for all processes after an unexpected 401, so that it is renewed; a newer token stays.
 
         Returns:
-            Whether to send the request again. For a minute after a renewed token was refused too, none is deleted.
+            Whether to send the request again. For a minute after a second renewed token was refused too, none is deleted.
         """
         if self._clock() < self._no_invalidation_before:
             return False
@@ -122,9 +124,18 @@ class TokenSource:
             await self._store.delete(self._invalid_id)
         return True
 
-    def record_useless_renewal(self) -> None:
-        """Record that the vendor refuses a new token too: with another login it would refuse the next one."""
-        self._no_invalidation_before = self._clock() + _USELESS_RENEWAL_SECONDS
+    def record_useless_renewal(self, token: str) -> None:
+        """Record that the vendor refuses a new token too. After a second one it would refuse the next one as well.
+
+        A single one may have been revoked, or have been refused to another process before. While it stayed in use, every request
+        of this client would fail.
+        """
+        if token == self._useless_token:
+            return
+        now, self._useless_token = self._clock(), token
+        if now < self._suspect_until:
+            self._no_invalidation_before = now + _USELESS_RENEWAL_SECONDS
+        self._suspect_until = max(now, self._no_invalidation_before) + _USELESS_RENEWAL_SECONDS
 
     def _valid_token(self) -> _Token | None:
         return self._token if self._token and self._clock() < self._token.expires_at else None
