@@ -20,6 +20,8 @@ _END_STATES = ("done", "failed", "cancelled")
 #: Shares of requests for some hours and for some days; the rest ask for today with ``no-cache``.
 _HOURS_SHARE, _DAYS_SHARE = 0.6, 0.2
 _PHASE_SECONDS = 15.0
+#: The API repeats for 30 s why a job failed, without another request to the vendor. Attempts last longer in all.
+_ATTEMPTS, _RETRY_SECONDS = 6, 8.0
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,16 @@ class ApiCallers:
             self._outcome.counts["weeks requested during a truncation"] += 1
 
     async def poll_and_check(self, http: httpx.AsyncClient, request: ReportRequest) -> bool:
-        """Repeat a request until it is answered and check the answer. Return False if six attempts are not enough."""
-        for _ in range(6):
+        """Repeat a request until it is answered and check the answer. Return False if `_ATTEMPTS` are not enough."""
+        for _ in range(_ATTEMPTS):
             response = await http.get(
                 request.path, params={"interval": request.interval}, headers={"Prefer": "wait=20", **request.headers}
             )
             if response.status_code == 200:
                 await asyncio.to_thread(self._check, request, response)
                 return True
+            if response.status_code >= 400:
+                await asyncio.sleep(_RETRY_SECONDS)
         return False
 
     async def _send(
