@@ -49,7 +49,7 @@ from cache_pipeline.api.routes import reports as report_routes
 from cache_pipeline.api.routes.pass_through import find_passed_paths, pass_through_routes
 from cache_pipeline.api.routes.vendor_paths import vendor_routes
 from cache_pipeline.api.routes.vendor_shared_jobs import shared_job_routes
-from cache_pipeline.api.turns import CallerTurns
+from cache_pipeline.api.turns import KeyTurns, StrangerTurns
 from cache_pipeline.api.vendor_form import VendorForm
 from cache_pipeline.bootstrap.accounts import open_cookieless_client, open_quotas
 from cache_pipeline.bootstrap.clock import utc_now
@@ -234,6 +234,7 @@ async def _open_query_service(
 
 def _add_middleware(app: FastAPI, settings: Settings, served: Sequence[ServedApi]) -> None:
     # The middleware added last is the outermost.
+    app.add_middleware(KeyTurns)
     app.add_middleware(KnownUrls)
     app.add_middleware(RequestLimits, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(CorrelationMiddleware)
@@ -261,7 +262,7 @@ def _add_middleware(app: FastAPI, settings: Settings, served: Sequence[ServedApi
             expose_headers=_EXPOSED_HEADERS,
             max_age=600,
         )
-    app.add_middleware(CallerTurns)
+    app.add_middleware(StrangerTurns)
 
 
 def _handle_errors(app: FastAPI, served: Sequence[ServedApi]) -> None:

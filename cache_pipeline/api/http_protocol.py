@@ -147,6 +147,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._abandon_request()
         super().connection_lost(exc)
         self.gone.set_result(None)
+        # They refer to this object, and would keep their bodies until the garbage collector finds them.
+        self._answered = None
+        cycle: Any = None
+        self.cycle = cycle
+        self.pipeline.clear()
 
     def end(self) -> None:
         """End the connection at once."""

@@ -83,31 +83,60 @@ class _Lane:
         self.free += 1
 
 
-class CallerTurns:
-    """Serves at most two requests of a key at once, and the requests of callers without a key one after another."""
+class StrangerTurns:
+    """Serves the requests of callers without a key one after another."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._strangers = _Lane(1, _REFUSED_SECONDS)
+        self._lane = _Lane(1, _REFUSED_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; one without a key that is known to work, when its turn comes."""
+        if _takes_turns(scope) and scope["path"] not in _PROBES and _known_key(scope) is None:
+            await _serve_in_turn(self._lane, self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class KeyTurns:
+    """Serves at most two requests of each key at once.
+
+    Answers to URLs that were parsed before cost little and share their reads of Redis, so they are given in front of this.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
         # Those of keys of which a request is served now, by the key's digest.
         self._lanes = WeakValueDictionary[bytes, _Lane]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request when its caller's turn comes; not at all if its caller has hung up by then."""
-        lane = self._find_lane(scope)
-        if lane is None:
+        """Serve one request; one with a key, when its turn comes."""
+        digest = _known_key(scope) if _takes_turns(scope) else None
+        if digest is None:
             await self._app(scope, receive, send)
-        elif await lane.take_turn(scope):
-            await self._app(scope, receive, _ending_turn(lane, send))
+        else:
+            lane = self._lanes.setdefault(digest, _Lane(_TURNS_OF_A_KEY))
+            await _serve_in_turn(lane, self._app, scope, receive, send)
 
-    def _find_lane(self, scope: Scope) -> _Lane | None:
-        if scope["type"] != "http" or scope["path"] in _PROBES:
-            return None
-        query_service: QueryService = scope["app"].state.query_service
-        if query_service.settings.api.auth == "off":
-            return None
-        digest = query_service.api_keys.known_digest(read_key(Headers(scope=scope)))
-        return self._strangers if digest is None else self._lanes.setdefault(digest, _Lane(_TURNS_OF_A_KEY))
+
+def _takes_turns(scope: Scope) -> bool:
+    """Return whether there are several callers: without keys all are one."""
+    return scope["type"] == "http" and _query_service(scope).settings.api.auth != "off"
+
+
+def _known_key(scope: Scope) -> bytes | None:
+    """Return the digest of a request's key if the key is known to work."""
+    return _query_service(scope).api_keys.known_digest(read_key(Headers(scope=scope)))
+
+
+def _query_service(scope: Scope) -> QueryService:
+    return scope["app"].state.query_service
+
+
+async def _serve_in_turn(lane: _Lane, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one request when its turn comes; not at all if its caller has hung up by then."""
+    if await lane.take_turn(scope):
+        await app(scope, receive, _ending_turn(lane, send))
 
 
 def _ending_turn(lane: _Lane, send: Send) -> Send:

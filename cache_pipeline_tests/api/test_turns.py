@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_pipeline.api.app import _ROUTERS
-from cache_pipeline.api.turns import CallerTurns
+from cache_pipeline.api.turns import KeyTurns, StrangerTurns
 
 KNOWN = {"first", "second"}
 
@@ -28,6 +28,10 @@ def make_scope(key: str | None, path: str = "/v1/reports", auth: str = "keys") -
         "app": SimpleNamespace(state=SimpleNamespace(query_service=service)),
         "key": key,
     }
+
+
+def make_turns(app: ASGIApp) -> ASGIApp:
+    return StrangerTurns(KeyTurns(app))
 
 
 async def receive() -> Any:
@@ -63,7 +67,7 @@ def start(turns: ASGIApp, *scopes: Scope) -> list[asyncio.Task[None]]:
 @pytest.mark.parametrize("flooding", ["first", "unknown", None])
 async def test_request_of_a_key_does_not_wait_for_a_hundred_of_another(flooding: str | None):
     served = Served()
-    turns = CallerTurns(served)
+    turns = make_turns(served)
     flood = start(turns, *(make_scope(flooding) for _ in range(100)))
     await asyncio.sleep(0)
     await asyncio.wait_for(asyncio.gather(*start(turns, make_scope("second"))), 20)
@@ -74,7 +78,7 @@ async def test_request_of_a_key_does_not_wait_for_a_hundred_of_another(flooding:
 
 @pytest.mark.parametrize(("key", "status"), [(None, 200), (None, 401), ("unknown", 401), ("first", 429)])
 async def test_callers_without_a_key_and_refused_ones_are_served_at_a_bounded_rate(key: str | None, status: int):
-    turns, loop = CallerTurns(Served(status)), asyncio.get_running_loop()
+    turns, loop = make_turns(Served(status)), asyncio.get_running_loop()
     began = loop.time()
     await asyncio.gather(*start(turns, *(make_scope(key) for _ in range(40))))
     # The last turns of a key are taken together, and the first begins at once.
@@ -89,7 +93,7 @@ async def test_requests_that_wait_for_a_job_keep_no_turn():
             await done.wait()
         await send({"type": "http.response.start", "status": 200})
 
-    turns = CallerTurns(app)
+    turns = make_turns(app)
     slow = start(turns, *(make_scope("first", "/slow") for _ in range(20)))
     async with asyncio.timeout(20):
         await asyncio.gather(*start(turns, make_scope("first")))
@@ -102,7 +106,7 @@ async def test_requests_that_wait_for_a_job_keep_no_turn():
 
 async def test_caller_that_hangs_up_leaves_the_queue():
     served = Served()
-    turns = CallerTurns(served)
+    turns = make_turns(served)
     first = start(turns, make_scope(None))
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     scope = {**make_scope("unknown"), "gone": gone}
@@ -119,7 +123,7 @@ async def test_caller_that_hangs_up_leaves_the_queue():
 
 async def test_turn_of_a_cancelled_request_is_passed_on():
     served = Served()
-    turns = CallerTurns(served)
+    turns = make_turns(served)
     tasks = start(turns, *(make_scope(None) for _ in range(3)))
     await asyncio.sleep(0)
     tasks[1].cancel()
@@ -133,7 +137,7 @@ async def test_turn_of_a_cancelled_request_is_passed_on():
 @pytest.mark.parametrize("scope", [make_scope(None, "/healthz"), make_scope(None, auth="off")])
 async def test_probes_and_open_deployments_take_no_turns(scope: Scope):
     served = Served()
-    turns = CallerTurns(served)
+    turns = make_turns(served)
     flood = start(turns, *(make_scope(None) for _ in range(100)))
     await asyncio.sleep(0)
     await asyncio.gather(*start(turns, scope))
