@@ -20,7 +20,7 @@ from cache_pipeline.api.query_service import QueryService
 #: Requests of one key that are served at once.
 _TURNS_OF_A_KEY = 2
 #: A turn ends when the answer begins, or after so many seconds: then the request waits for a store or for a job, not for the processor.
-_LONGEST_SECONDS = 0.01
+_LONGEST_SECONDS = 0.005
 #: A turn of a caller without a key, or of one whose request is refused, lasts at least so long: at most 500 such requests a second.
 _REFUSED_SECONDS = 0.002
 #: Load balancers and monitors must be answered, and these answers cost nothing or are shared.
