@@ -84,7 +84,8 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     The transport sends a request again, without the caller's help, after:
 
     * a 429, as often as needed within `retries.rate_limit_timeout_seconds`, when the quota grants it (G18);
-    * a 401 for a token that should still be valid: the token is renewed once and the request sent once more (G23);
+    * a 401 for a token that should still be valid: the token is renewed once and the request sent once more (G23), and if that
+      is refused too, once by another client, since the first one may have been disabled;
     * a 5xx, a timeout, a broken connection or a body that cannot be decompressed, with bounded backoff, if the request may be sent
       twice. Any other request, a submit, is sent again only if it was certainly not accepted: it never left (no connection), or the
       vendor says so (408, 425, or a 503 with Retry-After, which also says when to return). A bare 503, a 502 or a 504 may come from a proxy that had already passed the request on,
@@ -186,10 +187,11 @@ class QuotaTransport(httpx.AsyncBaseTransport):
 
     async def _send_with_grant(self, pending: _PendingRequest) -> httpx.Response:
         client_id, renewed, first_429_at = pending.pinned_client, set[str](), None
+        given_up: str | None = None
         while True:
             try:
                 async with asyncio.timeout(self._rate_limit_timeout(first_429_at)):
-                    grant, token = await self._acquire_slot(pending, client_id)
+                    grant, token = await self._acquire_slot(pending, client_id, given_up)
             except TimeoutError:
                 raise _rate_limit_error(pending, self._retries.rate_limit_timeout_seconds) from None
             except LoginRefused:
@@ -209,11 +211,19 @@ class QuotaTransport(httpx.AsyncBaseTransport):
                 await response.aclose()
                 renewed.add(grant.client_id)
                 client_id = grant.client_id
+            elif response.status_code == 401 and given_up is None and self._has_other(grant, pending):
+                await response.aclose()
+                client_id, given_up = None, grant.client_id
             else:
                 response.extensions["oauth_client"] = grant.client_id
                 if response.status_code in _NOT_ACCEPTED:
                     return await self._read_response(response, pending)
                 return response
+
+    def _has_other(self, grant: Grant, pending: _PendingRequest) -> bool:
+        """Return whether another client than that of a grant may send a request, and can log in."""
+        others = [source for client_id, source in self._tokens.items() if client_id != grant.client_id]
+        return pending.pinned_client is None and any(source.refusal is None for source in others)
 
     async def _invalidate(self, grant: Grant, token: str, renewed: Collection[str]) -> bool:
         """Return whether a token that was answered 401 is renewed; not if it is already the renewed one of this request."""
@@ -258,13 +268,15 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         elif ended := self._dialect.ended_job(method, path, response):
             await self._quota.end_job(ended)
 
-    async def _acquire_slot(self, pending: _PendingRequest, client_id: str | None) -> tuple[Grant, str]:
-        """Return a grant and its client's fresh token, skipping clients that cannot log in."""
+    async def _acquire_slot(
+        self, pending: _PendingRequest, client_id: str | None, given_up: str | None
+    ) -> tuple[Grant, str]:
+        """Return a grant and its client's fresh token, skipping clients that cannot log in, and the one that was given up."""
         while True:
             grant = await self._quota.acquire(
                 pending.lane,
                 client_id,
-                exclude=self._clients_without_login(client_id),
+                exclude=self._clients_without_login(client_id, given_up),
                 purpose=pending.purpose,
             )
             source = self._tokens[grant.client_id]
@@ -277,21 +289,22 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             except LoginRefused as error:
                 logger.error("%s: %s", self._account, error)
 
-    def _clients_without_login(self, client_id: str | None) -> frozenset[str]:
-        """Return the clients that cannot log in.
+    def _clients_without_login(self, client_id: str | None, given_up: str | None) -> frozenset[str]:
+        """Return the clients that cannot log in, and the one that was given up.
 
         Raises:
-            LoginRefused: The client of this id, or every client, cannot log in.
+            LoginRefused: The client of this id, or every client but the one that was given up, cannot log in.
         """
         refusals = {each_id: refusal for each_id, source in self._tokens.items() if (refusal := source.refusal)}
+        unusable = frozenset(refusals) | ({given_up} if given_up else frozenset[str]())
         if client_id in refusals:
             blocking = [client_id]
         else:
-            blocking = sorted(refusals) if len(refusals) == len(self._tokens) else []
+            blocking = sorted(refusals) if len(unusable) == len(self._tokens) else []
         if blocking:
             refusal = refusals[blocking[0]]
             raise LoginRefused(client_ids=blocking, login_url=refusal.login_url, reason=refusal.reason)
-        return frozenset(refusals)
+        return unusable
 
     async def _send_and_settle(self, pending: _PendingRequest, grant: Grant, token: str) -> httpx.Response:
         """Send the request, and settle the grant whether or not it was answered."""

@@ -261,6 +261,30 @@ async def test_persistent_401_is_returned_after_one_renewal(shared_redis: Redis)
         assert (len(vendor.logins), len(vendor.calls)) == (2, 2)
 
 
+async def test_client_whose_tokens_are_refused_leaves_its_requests_to_the_others(shared_redis: Redis):
+    async def answer(request: Request) -> Response:
+        return JSONResponse({}, status_code=401 if "alpha" in request.headers["authorization"] else 200)
+
+    async with (
+        running(Vendor(answer)) as vendor,
+        connected(config(vendor, "alpha", "beta"), shared_redis) as (client, _),
+    ):
+        for method in ("GET", "POST"):
+            for _ in range(4):
+                response = await client.request(method, "/a")
+                assert (response.status_code, response.extensions["oauth_client"]) == (200, "beta")
+        assert (await client.get("/a", extensions={"oauth_client": "alpha"})).status_code == 401
+
+
+async def test_401_of_all_clients_is_returned_after_two_of_them(shared_redis: Redis):
+    async with (
+        running(Vendor(in_turn(failure(401)))) as vendor,
+        connected(config(vendor, "alpha", "beta", "gamma"), shared_redis) as (client, _),
+    ):
+        assert (await client.get("/a")).status_code == 401
+        assert len(vendor.calls) == 4
+
+
 async def test_client_whose_new_tokens_are_refused_logs_in_once_a_minute(shared_redis: Redis, clock: Clock):
     answer = in_turn(failure(401))
     async with (
