@@ -25,6 +25,7 @@ from cache_pipeline.storage.postgres.history import open_history
 _SQUARES = {
     DayState.final: ("■", "green"),
     DayState.provisional: ("▣", "yellow"),
+    DayState.begun: ("◌", "dim"),
     DayState.partial: ("◧", "magenta"),
     DayState.missing: ("□", "red"),
 }

@@ -24,12 +24,14 @@ class DayState(StrEnum):
     Attributes:
         final: All of it. It changes only if the vendor restates it.
         provisional: All of it that has begun, but some of it is not final.
+        begun: All of it that is due. What else of it has begun is still to be fetched, as the current day usually is.
         partial: Some of it.
         missing: None of it.
     """
 
     final = "final"
     provisional = "provisional"
+    begun = "begun"
     partial = "partial"
     missing = "missing"
 
@@ -46,7 +48,7 @@ class ReportStatus:
         fetched_at: When the oldest provisional figure was fetched; None if there is none.
         freshness: How old figures may become that are younger than the finality delay.
         is_stale: Whether provisional figures are due to be fetched again.
-        gaps: Intervals of the period that have begun and are not stored.
+        gaps: Intervals of the period that are due and not stored.
     """
 
     report: str
@@ -63,19 +65,19 @@ def report_status(
     report: Report, partition_days: PartitionDays, coverage: Coverage, now: datetime, days: int
 ) -> ReportStatus:
     """Return the status of a report over the last ``days`` local days of its partitions, including today."""
-    stored, rule = coverage.final | coverage.provisional, FreshnessRule.of(report)
+    rule, due = FreshnessRule.of(report), due_partitions(report, partition_days, now)
     spans = list(_begun_days(report, partition_days, now, days))
-    period = IntervalSet(span for _, span in spans)
+    gaps = (IntervalSet(span for _, span in spans) & due) - coverage.final - coverage.provisional
     ends = [part.end for part in coverage.final]
     return ReportStatus(
         report=report.name,
         platform=report.platform,
-        days=tuple((day, _state(coverage, span)) for day, span in spans),
+        days=tuple((day, _state(coverage, span, gaps)) for day, span in spans),
         complete_through=max(ends, default=None),
         fetched_at=coverage.provisional_fetched_at,
         freshness=rule.ttl,
         is_stale=bool(rule.gaps(coverage, coverage.provisional, now)),
-        gaps=tuple(period - stored),
+        gaps=tuple(gaps),
     )
 
 
@@ -117,10 +119,12 @@ def _begun_days(
         yield part.start.astimezone(report.zone).date(), part
 
 
-def _state(coverage: Coverage, span: Interval) -> DayState:
-    wanted = IntervalSet([span])
+def _state(coverage: Coverage, span: Interval, gaps: IntervalSet) -> DayState:
+    wanted, stored = IntervalSet([span]), coverage.final | coverage.provisional
     if coverage.final.covers(span):
         return DayState.final
-    if not wanted - coverage.final - coverage.provisional:
+    if not wanted - stored:
         return DayState.provisional
-    return DayState.partial if wanted & (coverage.final | coverage.provisional) else DayState.missing
+    if not wanted & gaps:
+        return DayState.begun
+    return DayState.partial if wanted & stored else DayState.missing

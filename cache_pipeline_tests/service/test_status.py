@@ -54,7 +54,19 @@ def test_each_local_day_has_its_state():
 
 def test_dst_day_is_one_hour_shorter_in_the_gaps():
     status = report_status(REPORT, AS_DECLARED, Coverage(final=held("2026-03-27/2026-03-29")), NOW, days=2)
-    assert [gap.length for gap in status.gaps] == [timedelta(hours=23 + 10.5)]
+    assert [gap.length for gap in status.gaps] == [timedelta(hours=23)]
+
+
+@pytest.mark.parametrize("stored", [held(), held("2026-03-30/2026-03-30T05:00")])
+def test_what_is_not_due_yet_is_not_missing(stored: IntervalSet):
+    coverage = Coverage(final=held("2026-03-27/2026-03-30") | stored)
+    status = report_status(REPORT, AS_DECLARED, coverage, NOW, days=2)
+    assert status.days == ((date(2026, 3, 29), DayState.final), (date(2026, 3, 30), DayState.begun))
+    assert status.gaps == ()
+    # Until it is over and its figures could have been fetched.
+    later = report_status(REPORT, AS_DECLARED, coverage, NOW + timedelta(days=1), days=2)
+    assert later.days[0][1] is (DayState.partial if stored else DayState.missing)
+    assert len(later.gaps) == 1
 
 
 @pytest.mark.parametrize("days", [1, 2, 400])

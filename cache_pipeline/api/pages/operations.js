@@ -45,9 +45,7 @@ function unreadable(status, part) {
 // ---- what needs attention
 
 function lackingDays(report) {
-  // Today is never whole.
   return Object.entries(report.days)
-    .slice(0, -1)
     .filter(([, state]) => state === "missing" || state === "partial")
     .map(([day]) => day);
 }
