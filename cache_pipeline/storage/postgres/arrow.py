@@ -23,6 +23,7 @@ from adbc_driver_manager import (
 )
 
 from cache_pipeline.lazy_imports import pa
+from cache_pipeline.storage.postgres.connect_timeout import with_connect_timeout
 
 _BATCH_SIZE: str = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 _MODE: str = StatementOptions.INGEST_MODE.value
@@ -35,7 +36,7 @@ class _Database:
     """What connections are opened from. Closed with the last of them."""
 
     def __init__(self, postgres_url: str) -> None:
-        self._database: AdbcDatabase = adbc_driver_postgresql.connect(postgres_url)
+        self._database: AdbcDatabase = adbc_driver_postgresql.connect(with_connect_timeout(postgres_url))
         self._lock = threading.Lock()
         self._connections = 0
 

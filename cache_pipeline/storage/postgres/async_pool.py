@@ -10,6 +10,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.storage.postgres.connect_timeout import with_connect_timeout
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -28,7 +29,7 @@ def connection_pool(postgres_url: str, size: int, timeout_seconds: float = _CONN
         timeout_seconds: How long to wait for a connection before a caller gets an error.
     """
     return AsyncConnectionPool(
-        postgres_url,
+        with_connect_timeout(postgres_url),
         connection_class=AsyncConnection[DictRow],
         kwargs={"autocommit": True, "row_factory": dict_row, **WITHOUT_PREPARED_STATEMENTS},
         min_size=0,

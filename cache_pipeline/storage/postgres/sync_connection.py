@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cache_pipeline.errors import HistoryRefused, HistoryUnavailable
+from cache_pipeline.storage.postgres.connect_timeout import with_connect_timeout
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE, server_name
 
@@ -25,8 +25,6 @@ _REFUSALS = (
     ),
     (r"server does not support SSL|certificate verify failed|certificate .* does not match", "TLS cannot be agreed on"),
 )
-#: A network that drops packets would otherwise block the first attempt for minutes.
-_CONNECT_SECONDS = 10
 
 
 def connect(postgres_url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
@@ -36,9 +34,9 @@ def connect(postgres_url: str, *, autocommit: bool = False) -> psycopg.Connectio
         HistoryRefused: The URL cannot be parsed, or the server refuses its user, password or database.
         HistoryUnavailable: The server cannot be reached.
     """
-    timeout = {} if "connect_timeout" in _parse_url(postgres_url) else {"connect_timeout": _CONNECT_SECONDS}
+    _check_url(postgres_url)
     try:
-        return psycopg.connect(postgres_url, autocommit=autocommit, **timeout, **WITHOUT_PREPARED_STATEMENTS)
+        return psycopg.connect(with_connect_timeout(postgres_url), autocommit=autocommit, **WITHOUT_PREPARED_STATEMENTS)
     except psycopg.OperationalError as error:
         for pattern, cause in _REFUSALS:
             if re.search(pattern, str(error)):
@@ -46,14 +44,14 @@ def connect(postgres_url: str, *, autocommit: bool = False) -> psycopg.Connectio
         raise HistoryUnavailable(f"{server_name(postgres_url)} {UNREACHABLE}") from error
 
 
-def _parse_url(postgres_url: str) -> Mapping[str, object]:
-    """Return the options in a URL.
+def _check_url(postgres_url: str) -> None:
+    """Refuse a URL that cannot be parsed.
 
     Raises:
-        HistoryRefused: It cannot be parsed.
+        HistoryRefused: It cannot.
     """
     try:
-        return conninfo_to_dict(postgres_url)
+        conninfo_to_dict(postgres_url)
     except psycopg.ProgrammingError:
         # The driver's message quotes the part that it cannot parse, which may be the password.
         raise HistoryRefused(

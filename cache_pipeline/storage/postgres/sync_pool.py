@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from cache_pipeline.errors import HistoryUnavailable
+from cache_pipeline.storage.postgres.connect_timeout import with_connect_timeout
 from cache_pipeline.storage.postgres.connections import WITHOUT_PREPARED_STATEMENTS
 from cache_pipeline.storage.postgres.schemas import UNREACHABLE
 
@@ -29,7 +30,7 @@ def sync_connection_pool(postgres_url: str, name: str, size: int, *, autocommit:
         autocommit: Whether each statement is a transaction of its own; otherwise each loan of a connection is one.
     """
     return ConnectionPool(
-        postgres_url,
+        with_connect_timeout(postgres_url),
         kwargs={"autocommit": autocommit, **WITHOUT_PREPARED_STATEMENTS},
         min_size=0,
         max_size=size,
