@@ -23,7 +23,7 @@ MAX_HEADERS = 256
 #: Longer ones are unknown, and costly to decode.
 MAX_PATH_BYTES = 4096
 #: Requests that wait for the answer to an earlier one on their connection.
-MAX_PIPELINED_REQUESTS = 16
+MAX_PIPELINED_REQUESTS = 4
 #: Fewer than the open files that most systems allow a process, so that connections to the stores can always be opened.
 MAX_CONNECTIONS = 800
 

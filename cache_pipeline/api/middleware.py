@@ -98,10 +98,12 @@ class RequestLimits:
             Problem: 413 if it is too large, 401 if it is too large for a caller without a key, or 408 if it does not arrive in
                 time.
         """
-        refused, max_bytes = await self._find_limit(scope)
+        # The problem is raised where it is made: a variable of this frame that holds it would keep the body until a collection.
+        may_be_large = self._max_bytes <= _MAX_BYTES_WITHOUT_KEY or await _has_key(scope)
+        max_bytes = self._max_bytes if may_be_large else _MAX_BYTES_WITHOUT_KEY
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared) > max_bytes:
-            raise refused
+            raise self._too_large(has_key=may_be_large)
         body, more = bytearray(), True
         try:
             async with asyncio.timeout(self._body_seconds):
@@ -111,7 +113,7 @@ class RequestLimits:
                         break
                     body += message.get("body", b"")
                     if len(body) > max_bytes:
-                        raise refused
+                        raise self._too_large(has_key=may_be_large)
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Problem(
@@ -122,16 +124,20 @@ class RequestLimits:
             ) from None
         return bytes(body)
 
-    async def _find_limit(self, scope: Scope) -> tuple[Problem, int]:
-        """Return the most bytes that a body may have, and the problem of a larger one, whose rest is not read."""
-        if self._max_bytes > _MAX_BYTES_WITHOUT_KEY:
-            query_service: QueryService = scope["app"].state.query_service
-            if await find_principal(query_service, Request(scope)) is None:
-                problem = unauthorized()
-                problem.headers = {**problem.headers, **_CLOSING}
-                return problem, _MAX_BYTES_WITHOUT_KEY
+    def _too_large(self, *, has_key: bool) -> Problem:
+        """Return the problem of a body that is too large, whose rest is not read."""
+        if not has_key:
+            problem = unauthorized()
+            problem.headers = {**problem.headers, **_CLOSING}
+            return problem
         detail = f"the request body is too large: send at most {self._max_bytes} bytes"
-        return Problem("body-too-large", 413, detail, headers=_CLOSING), self._max_bytes
+        return Problem("body-too-large", 413, detail, headers=_CLOSING)
+
+
+async def _has_key(scope: Scope) -> bool:
+    """Return whether a request has a key that works."""
+    query_service: QueryService = scope["app"].state.query_service
+    return await find_principal(query_service, Request(scope)) is not None
 
 
 def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:

@@ -18,6 +18,8 @@ from cache_pipeline.errors import SettingsError
 from cache_pipeline.settings import Settings
 
 _TICKS_BETWEEN_TRIMS = 20
+#: Python's own, but for full collections: large requests in JSON would cause several a second. What lives shortly is collected as before.
+_COLLECTION_THRESHOLDS = (700, 10, 1000)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -35,6 +37,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECTION_THRESHOLDS)
 
     async def on_tick(self, counter: int) -> bool:
         """Return what uvicorn returns, ten times a second."""

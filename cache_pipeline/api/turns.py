@@ -18,7 +18,7 @@ from cache_pipeline.api.auth import read_key
 from cache_pipeline.api.query_service import QueryService
 
 #: Requests of one key that are served at once.
-_TURNS_OF_A_KEY = 2
+_TURNS_OF_A_KEY = 1
 #: A turn ends when the answer begins, or after so many seconds: then the request waits for a store or for a job, not for the processor.
 _LONGEST_SECONDS = 0.005
 #: A turn of a caller without a key, or of one whose request is refused, lasts at least so long: at most 500 such requests a second.
@@ -99,7 +99,7 @@ class StrangerTurns:
 
 
 class KeyTurns:
-    """Serves at most two requests of each key at once.
+    """Serves the requests of each key one after another.
 
     Answers to URLs that were parsed before cost little and share their reads of Redis, so they are given in front of this.
     """

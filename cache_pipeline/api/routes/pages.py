@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from functools import cache
 from importlib import resources
@@ -110,3 +111,5 @@ async def _parts(content: bytes) -> AsyncGenerator[memoryview]:
     view = memoryview(content)
     for start in range(0, len(view), _PART_BYTES):
         yield view[start : start + _PART_BYTES]
+        # A caller's buffers take many parts at once, which would otherwise all be copied before anybody else is answered.
+        await asyncio.sleep(0)
