@@ -26,6 +26,8 @@ MAX_PATH_BYTES = 4096
 MAX_PIPELINED_REQUESTS = 4
 #: Fewer than the open files that most systems allow a process, so that connections to the stores can always be opened.
 MAX_CONNECTIONS = 800
+#: Key of a request's scope that holds its connection.
+CONNECTION = "connection"
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -36,6 +38,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     max_connections = MAX_CONNECTIONS
     #: Since when it has waited for its caller, by the event loop's clock. It means nothing while nothing is awaited from the caller.
     waiting_since = 0.0
+    #: Whether the request that is being answered waits for its caller's turn. Middleware sets it.
+    waits_for_turn = False
     _deadline: asyncio.TimerHandle | None = None
     _read_deadline: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
@@ -54,7 +58,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         out. If the answers to all are being made, this one is refused.
         """
         super().connection_made(transport)
-        self.gone = self.loop.create_future()
+        #: Done when the caller has hung up.
+        self.gone: asyncio.Future[None] = self.loop.create_future()
         self.waiting_since = self.loop.time()
         self._expect_header()
         if len(self.connections) > self.max_connections:
@@ -88,7 +93,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Begin to answer a request; refuse one whose target is no path, which is a request to a proxy, or which is too long."""
         self._header_bytes = 0
         scope: Any = self.scope
-        scope["gone"] = self.gone
+        scope[CONNECTION] = self
         if not self.url.startswith(b"/"):
             self._refuse("the target is not a path: send the request to a proxy, or only its path")
         if len(self.url.partition(b"?")[0]) > MAX_PATH_BYTES:
@@ -167,8 +172,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @property
     def is_waiting(self) -> bool:
         """Whether its caller has to act: to send a request or the rest of its body, or to read the answer; or waits for its turn."""
-        request = self._answered
-        return self.is_idle or request.more_body or self.flow.write_paused or request.scope.get("waits_for_turn", False)
+        return self.is_idle or self._answered.more_body or self.flow.write_paused or self.waits_for_turn
 
     def _abandon_request(self) -> None:
         """Have the request that is being answered, if any, send nothing more."""

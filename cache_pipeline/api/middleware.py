@@ -99,11 +99,11 @@ class RequestLimits:
                 time.
         """
         # The problem is raised where it is made: a variable of this frame that holds it would keep the body until a collection.
-        may_be_large = self._max_bytes <= _MAX_BYTES_WITHOUT_KEY or await _has_key(scope)
-        max_bytes = self._max_bytes if may_be_large else _MAX_BYTES_WITHOUT_KEY
+        needs_key = self._max_bytes > _MAX_BYTES_WITHOUT_KEY and not await _has_key(scope)
+        max_bytes = _MAX_BYTES_WITHOUT_KEY if needs_key else self._max_bytes
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared) > max_bytes:
-            raise self._too_large(has_key=may_be_large)
+            raise self._too_large(needs_key=needs_key)
         body, more = bytearray(), True
         try:
             async with asyncio.timeout(self._body_seconds):
@@ -113,7 +113,7 @@ class RequestLimits:
                         break
                     body += message.get("body", b"")
                     if len(body) > max_bytes:
-                        raise self._too_large(has_key=may_be_large)
+                        raise self._too_large(needs_key=needs_key)
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Problem(
@@ -124,9 +124,9 @@ class RequestLimits:
             ) from None
         return bytes(body)
 
-    def _too_large(self, *, has_key: bool) -> Problem:
+    def _too_large(self, *, needs_key: bool) -> Problem:
         """Return the problem of a body that is too large, whose rest is not read."""
-        if not has_key:
+        if needs_key:
             problem = unauthorized()
             problem.headers = {**problem.headers, **_CLOSING}
             return problem

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -15,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_pipeline.api.auth import read_key
+from cache_pipeline.api.http_protocol import CONNECTION, BoundedHttpProtocol
 from cache_pipeline.api.query_service import QueryService
 
 #: Requests of one key that are served at once.
@@ -25,6 +28,8 @@ _LONGEST_SECONDS = 0.005
 _REFUSED_SECONDS = 0.002
 #: Load balancers and monitors must be answered, and these answers cost nothing or are shared.
 _PROBES = frozenset(("/healthz", "/readyz", "/metrics"))
+#: Key of a request's scope: the digest of its key if that is known to work, otherwise None.
+_KNOWN_KEY = "known_key"
 
 
 @dataclass(eq=False)
@@ -32,7 +37,7 @@ class _Lane:
     """The requests of one key, or those of all callers without one.
 
     Attributes:
-        free: Turns that nobody has.
+        free: Turns that are not taken.
         shortest_seconds: How long a turn lasts at least.
         waiting: Each is done when its turn comes, in the order they came.
     """
@@ -51,26 +56,17 @@ class _Lane:
             return True
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(turn)
-        gone: asyncio.Future[None] | None = scope.get("gone")
-
-        def leave(_gone: asyncio.Future[None]) -> None:
-            turn.cancel()
-
-        if gone is not None:
-            gone.add_done_callback(leave)
-        scope["waits_for_turn"] = True
+        connection: BoundedHttpProtocol | None = scope.get(CONNECTION)
         try:
-            await turn
+            with _leaving(connection, turn):
+                await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
+                # It came at the moment in which the request ended.
                 self.pass_on()
-            if gone is not None and gone.done():
+            if connection is not None and connection.gone.done():
                 return False
             raise
-        finally:
-            scope["waits_for_turn"] = False
-            if gone is not None:
-                gone.remove_done_callback(leave)
         return True
 
     def pass_on(self) -> None:
@@ -83,23 +79,48 @@ class _Lane:
         self.free += 1
 
 
+@contextmanager
+def _leaving(connection: BoundedHttpProtocol | None, turn: asyncio.Future[None]) -> Generator[None]:
+    """Let a connection wait for a turn while the block lasts; cancel the turn if its caller hangs up."""
+    if connection is None:
+        yield
+        return
+
+    def leave(_gone: asyncio.Future[None]) -> None:
+        turn.cancel()
+
+    connection.gone.add_done_callback(leave)
+    connection.waits_for_turn = True
+    try:
+        yield
+    finally:
+        connection.waits_for_turn = False
+        connection.gone.remove_done_callback(leave)
+
+
 class StrangerTurns:
-    """Serves the requests of callers without a key one after another."""
+    """Serves the requests of callers without a key that is known to work one after another, and notes the key of the others."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._lane = _Lane(1, _REFUSED_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; one without a key that is known to work, when its turn comes."""
-        if _takes_turns(scope) and scope["path"] not in _PROBES and _known_key(scope) is None:
+        """Serve one request, if need be when its turn comes."""
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        query_service: QueryService = scope["app"].state.query_service
+        scope[_KNOWN_KEY] = query_service.api_keys.known_digest(read_key(Headers(scope=scope)))
+        # Without keys, all callers are one.
+        if scope[_KNOWN_KEY] is None and query_service.settings.api.auth != "off":
             await _serve_in_turn(self._lane, self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 class KeyTurns:
-    """Serves the requests of each key one after another.
+    """Serves the requests of each key one after another. It stands somewhere behind `StrangerTurns`, which notes the keys.
 
     Answers to URLs that were parsed before cost little and share their reads of Redis, so they are given in front of this.
     """
@@ -111,26 +132,12 @@ class KeyTurns:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; one with a key, when its turn comes."""
-        digest = _known_key(scope) if _takes_turns(scope) else None
+        digest: bytes | None = scope.get(_KNOWN_KEY)
         if digest is None:
             await self._app(scope, receive, send)
         else:
             lane = self._lanes.setdefault(digest, _Lane(_TURNS_OF_A_KEY))
             await _serve_in_turn(lane, self._app, scope, receive, send)
-
-
-def _takes_turns(scope: Scope) -> bool:
-    """Return whether there are several callers: without keys all are one."""
-    return scope["type"] == "http" and _query_service(scope).settings.api.auth != "off"
-
-
-def _known_key(scope: Scope) -> bytes | None:
-    """Return the digest of a request's key if the key is known to work."""
-    return _query_service(scope).api_keys.known_digest(read_key(Headers(scope=scope)))
-
-
-def _query_service(scope: Scope) -> QueryService:
-    return scope["app"].state.query_service
 
 
 async def _serve_in_turn(lane: _Lane, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_pipeline.api.app import _ROUTERS
+from cache_pipeline.api.http_protocol import CONNECTION
+from cache_pipeline.api.middleware import HeadRequests
 from cache_pipeline.api.turns import KeyTurns, StrangerTurns
 
 KNOWN = {"first", "second"}
@@ -107,17 +109,36 @@ async def test_caller_that_hangs_up_leaves_the_queue():
     served = Served()
     turns = make_turns(served)
     first = start(turns, make_scope(None))
-    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    scope = {**make_scope("unknown"), "gone": gone}
-    (left,) = start(turns, scope)
+    connection = SimpleNamespace(gone=asyncio.get_running_loop().create_future(), waits_for_turn=False)
+    (left,) = start(turns, {**make_scope("unknown"), CONNECTION: connection})
     last = start(turns, make_scope(None))
     await asyncio.sleep(0)
-    assert scope["waits_for_turn"]
-    gone.set_result(None)
+    assert connection.waits_for_turn
+    connection.gone.set_result(None)
     async with asyncio.timeout(20):
         await asyncio.gather(*first, left, *last)
     assert served.keys == [None, None]
-    assert not scope["waits_for_turn"]
+    assert not connection.waits_for_turn
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_connections_that_wait_for_their_turn_make_room(method: str):
+    """A caller with a key and very many connections keeps no other caller out."""
+    waiting = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await waiting.wait()
+
+    connections = [
+        SimpleNamespace(gone=asyncio.get_running_loop().create_future(), waits_for_turn=False) for _ in range(3)
+    ]
+    turns = StrangerTurns(HeadRequests(KeyTurns(app)))
+    tasks = start(turns, *({**make_scope("first"), "method": method, CONNECTION: each} for each in connections))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [each.waits_for_turn for each in connections] == [False, True, True]
+    waiting.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_turn_of_a_cancelled_request_is_passed_on():

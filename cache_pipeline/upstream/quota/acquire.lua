@@ -217,11 +217,11 @@ for at = 1, #waiters, 2 do
     redis.call('HDEL', waiting, waiters[at])
   elseif waiters[at] ~= waiter then
     is_contended = true
-    local other_turn = earliest_turn(others)
-    if ready_at <= now and other_turn < turn then
-      return wait_for(YIELD)
-    end
     if ready_at <= now + YIELD then
+      local other_turn = earliest_turn(others)
+      if ready_at <= now and other_turn < turn then
+        return wait_for(YIELD)
+      end
       earliest = math.min(earliest, other_turn)
     end
   end
