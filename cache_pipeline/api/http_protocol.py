@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cache_pipeline.api.problems import Problem
+
 #: A header that has not arrived within this time is not coming.
 HEADER_TIMEOUT_SECONDS = 10.0
 #: A caller that has read nothing of its answer for this time does not want it.
@@ -135,11 +137,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # In the middle of an answer it would be read as a part of that.
         if self.is_idle or not self._answered.response_started:
             self._abandon_request()
-            text = (self._refusal or msg).encode()
-            self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(text), text)
-            )
+            problem = Problem(
+                "malformed-request", 400, self._refusal or msg, headers={"Connection": "close"}
+            ).response()
+            headers = b"".join(b"%b: %b\r\n" % header for header in problem.raw_headers)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (headers, problem.body))
         self.flow.pause_reading()
         self._closing = self.loop.call_later(REFUSED_SECONDS, self.transport.close)
 

@@ -1,6 +1,7 @@
 """Requests that are too large, too slow or too many, and the headers that protect browsers."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -165,8 +166,11 @@ async def test_refused_connections_are_not_reopened_at_once():
     async with serving(BoundedHttpProtocol) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
-        writer.write(b"no request\r\n\r\n")
-        assert await ended(reader)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Example: \x00\r\n\r\n")
+        head, _, body = (await ended(reader)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"content-type: application/problem+json" in head
+        assert json.loads(body)["status"] == 400
         assert asyncio.get_running_loop().time() - began >= 0.2
         writer.close()
 

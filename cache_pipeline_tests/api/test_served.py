@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from cache_pipeline.api.http_protocol import BoundedHttpProtocol
 from cache_pipeline.client import ApiError, AsyncClient, Client, ClientJobFailed
 from cache_pipeline.settings import ApiSettings
 from cache_pipeline_tests.api.conftest import DAY
@@ -179,7 +180,7 @@ CHECKS = (
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.timeout(200)
 async def test_api_conforms_to_its_openapi_schema(open_api):
-    async with open_api() as api, served(api.app) as url:
+    async with open_api() as api, served(api.app, http=BoundedHttpProtocol) as url:
         missed = await api.http.get(f"/v1/reports/queue_hour?interval={DAY}")
         assert missed.status_code == 202
         document, called = (await api.http.get("/openapi.json")).json(), list[str]()
